@@ -1,0 +1,66 @@
+"""Every config key once, with its meaning, unit, and the paper's and the released program's value.
+
+The other files in this folder start from this one and change a few lines. Any key can be changed on
+the command line: `--config.optimizer.peak=0.01`; the word `none` unsets an optional key.
+"Released" is the authors' PyTorch program, "paper" the text of M2SNet (arXiv 2303.10894).
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config(variant=None):
+    """Returns the released recipe; `variant='paper'` follows the text where the two differ."""
+    config = ConfigDict()
+
+    config.seed = 0  # initial weights, order, augmentation and sizes; never the test set (see data.seed)
+    config.batch = 16  # images per step over all devices and hosts; paper and released: 16
+    config.epochs = 50  # passes over the training images; paper and released: 50 for polyps
+    config.steps = config_dict.placeholder(int)  # training steps; overrides epochs when set
+    config.dtype = 'float32'  # convolutions in 'float32' or 'bfloat16' (released: float16 autocast)
+
+    config.model = ConfigDict()
+    config.model.name = 'm2snet'  # 'm2snet' or 'msnet'
+    config.model.encoder = 'res2net50'  # 'res2net50', 'res2net101', or 'res2net14' (for tests)
+
+    config.loss = ConfigDict()
+    config.loss.bce = 'mean'  # 'mean' is released (a legacy argument cancels the weights); 'weighted' is the paper's
+    config.loss.lossnet = 0.1  # weight of LossNet, 0 switches it off; released: 0.1
+    config.loss.lossnet_size = 224  # side in pixels at which LossNet compares map and mask; released: 224
+
+    config.optimizer = ConfigDict()
+    config.optimizer.peak = 0.05  # highest rate, reached in the middle of training; paper and released: 0.05
+    config.optimizer.encoder_factor = 1.0  # the encoder's rate as a share of the rest; released: 1.0, paper: 0.1
+    config.optimizer.freeze_stem = False  # leave the stem (conv1, bn1) as it starts; what the released filter meant
+    config.optimizer.momentum = 0.9  # Nesterov momentum; paper and released: 0.9
+    config.optimizer.weight_decay = 5e-4  # added to every gradient, batch norm and biases too; released: 5e-4
+
+    config.data = ConfigDict()
+    config.data.name = 'polyp'  # a file of m2snet_jax/data/datasets
+    config.data.root = config_dict.placeholder(str)  # folder that holds the dataset
+    config.data.size = 352  # side in pixels of training images before sizes, and of every test image; released: 352
+    config.data.sizes = (224, 256, 288, 320, 352)  # sides in pixels, one drawn for each batch; released: these
+    config.data.classes = 1  # foreground classes: 1 is binary; more: masks hold class indices, 0 is background
+    config.data.seed = 0  # phantoms and splits: two runs with other seeds see the same test set
+    config.data.count = 200  # phantoms: images generated for training
+    config.data.test_count = 50  # phantoms: images generated for the test
+    config.data.cache = True  # keep decoded images in memory
+    config.data.threads = 2  # threads that augment images
+
+    config.log = ConfigDict()
+    config.log.every = 20  # steps between two lines of the log
+    config.log.images = 4  # overlays of test images written at the end
+    config.log.tensorboard = True  # also write TensorBoard event files
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 200  # steps between two checkpoints; the last step is always saved
+    config.checkpoint.keep = 2  # newest checkpoints kept
+
+    config.evaluate = ConfigDict()
+    config.evaluate.batch = 8  # test images per prediction step
+
+    if variant == 'paper':
+        config.loss.bce = 'weighted'
+        config.optimizer.encoder_factor = 0.1
+    elif variant is not None:
+        raise ValueError(f'no variant {variant!r}: there is only "paper"')
+    return config

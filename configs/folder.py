@@ -1,0 +1,24 @@
+"""Your own images: a folder with `images/` and `masks/`, paired by file name, on a CPU or a small GPU.
+
+    python train.py --config=configs/folder.py --config.data.root=/path/to/folder
+
+Small enough for a few dozen images and two CPU cores: 128 pixels a side and no LossNet, a quarter of an hour for 30
+images. Masks are 0/255, 0/1, or class indices with `--config.data.classes`. About one image in five is kept for the
+test unless the folder has `train.txt` and `test.txt` (see m2snet_jax/data/datasets/folder.py). On a GPU and with more
+images, go up to the published size: `--config.data.size=352 --config.data.sizes='(224, 256, 288, 320, 352)'`.
+"""
+
+from m2snet_jax.config import load_config
+
+
+def get_config():
+    """Returns the config for a folder of one's own."""
+    config = load_config('default')
+    config.unlock()
+    config.data.name = 'folder'
+    config.data.size = 128
+    config.data.sizes = (96, 112, 128)
+    config.batch = 8
+    config.epochs = 60
+    config.loss.lossnet = 0.0
+    return config

@@ -1,0 +1,23 @@
+"""Generated phantoms, small and short: the whole program in minutes on two CPU cores, without any download.
+
+    python train.py --config=configs/quickstart.py
+
+Everything of the real recipe is on: M2SNet with a Res2Net-50, LossNet, sizes drawn for each batch, the triangular
+rate. Only the scale is small: images of 96 pixels, LossNet at 64 pixels (it costs three passes of a VGG).
+"""
+
+from m2snet_jax.config import load_config
+
+
+def get_config():
+    """Returns the quickstart: random initial weights, a few minutes."""
+    config = load_config('default')
+    config.unlock()
+    config.batch = 8
+    config.epochs = 10
+    config.data.name = 'phantoms'
+    config.data.size = 96
+    config.data.sizes = (64, 80, 96)
+    config.loss.lossnet_size = 64
+    config.log.every = 10
+    return config

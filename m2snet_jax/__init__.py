@@ -1,0 +1,32 @@
+"""M2SNet and MSNet for medical image segmentation, in JAX and Flax.
+
+The names below are loaded when first used, so that `import m2snet_jax` and `--help` cost nothing.
+"""
+
+import importlib
+
+__version__ = '0.1.0'
+
+_HOMES = {
+    'InputError': 'errors',
+    'LossNet': 'model.lossnet',
+    'M2SNet': 'model.m2snet',
+    'MSNet': 'model.m2snet',
+    'load_config': 'config',
+    'structure_loss': 'model.losses',
+    'train_and_evaluate': 'training.loop',
+}
+_ROOMS = ('metrics', 'weights')
+__all__ = [*_HOMES, *_ROOMS]
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        return getattr(importlib.import_module(f'{__name__}.{_HOMES[name]}'), name)
+    if name in _ROOMS:
+        return importlib.import_module(f'{__name__}.{name}')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,24 @@
+"""The command line: `python -m m2snet_jax COMMAND …`."""
+
+import importlib
+import pkgutil
+import sys
+
+from m2snet_jax import commands
+
+
+def main(argv):
+    """Runs one command and returns its exit status."""
+    names = sorted(module.name.replace('_', '-') for module in pkgutil.iter_modules(commands.__path__))
+    usage = f'usage: python -m m2snet_jax COMMAND …\ncommands: {", ".join(names)} (each takes --help)'
+    if len(argv) < 2 or argv[1] in ('-h', '--help'):
+        print(usage, file=sys.stdout if len(argv) > 1 else sys.stderr)
+        return 0 if len(argv) > 1 else 2
+    if argv[1] not in names:
+        print(f'error: no command {argv[1]!r}\n{usage}', file=sys.stderr)
+        return 2
+    return importlib.import_module(f'm2snet_jax.commands.{argv[1].replace("-", "_")}').main(argv[1:])
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv))

@@ -1,0 +1,42 @@
+"""Trains a model from a config, resuming where the run folder stands, and scores it on the test sets.
+
+python train.py --config=configs/NAME.py[:variant] [--workdir=DIR] [--root=DATA] [--config.key=value …]
+"""
+
+import sys
+
+from absl import flags
+
+from m2snet_jax.commands import config_name, parse, run
+from m2snet_jax.errors import InputError
+
+
+def main(argv):
+    """Runs the command; returns its exit status: 0 done, 1 the loss is not finite, 2 could not start."""
+    return run(_main, argv)
+
+
+def _main(argv):
+    def define(values):
+        default = 'the folder of the run, and its only state; by default runs/CONFIG[-variant]'
+        flags.DEFINE_string('workdir', None, default, flag_values=values)
+
+    config, values, words = parse(argv, __doc__, define)
+    if words:
+        raise InputError(f'{words[0]}: not understood; flags start with --')
+    workdir = values.workdir or f'runs/{config_name(argv)}'
+    print(f'run folder: {workdir}', file=sys.stderr, flush=True)
+
+    from m2snet_jax import mesh  # here and below, because jax takes a second to import and --help should not
+
+    mesh.use_compilation_cache()
+    from m2snet_jax.training.loop import train_and_evaluate
+
+    try:
+        scores = train_and_evaluate(config, workdir)
+    except FloatingPointError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    for name, value in scores.items():
+        print(f'{name} {value:.4f}')
+    return 0

@@ -1,0 +1,140 @@
+"""Image files: the only place that opens pixels on disk, and the one that writes maps.
+
+Images come out as 8-bit RGB, masks as 8-bit levels. 16-bit files become 8-bit by ÷257, never by
+stretching each image on its own, and EXIF rotation is applied to both.
+"""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from m2snet_jax.errors import InputError
+
+
+def read_image(path):
+    """Reads any image file as uint8 [H, W, 3], RGB.
+
+    Grey, palette and 1-bit files are spread over three channels and alpha is dropped.
+
+    Raises:
+        InputError: the file is missing, unreadable, truncated, or holds no 8- or 16-bit image.
+    """
+    with _opened(path) as image:
+        if _holds_numbers(image):
+            levels = _eight_bit(_numbers(image, path), path)
+            return np.repeat(levels[:, :, None], 3, axis=2)
+        if 'transparency' in image.info:  # else Pillow would warn, or blend some palettes
+            image = image.convert('RGBA')
+        return np.asarray(image.convert('RGB'))
+
+
+def read_mask(path):
+    """Reads any mask file as uint8 [H, W], the levels that it stores.
+
+    - 1-bit: 0 and 255.
+    - Palette: a palette that is grey throughout stands for its greys (tools that shrink files write
+      those, in any order); any other palette only colours class indices, which are kept.
+    - Colour: the luma of Pillow's mode 'L', which is the common value where the channels agree; alpha is dropped.
+    - 16 bits and more: kept when no value is above 255, else ÷257.
+
+    Raises:
+        InputError: as for `read_image`.
+    """
+    with _opened(path) as image:
+        if _holds_numbers(image):
+            numbers = _numbers(image, path)
+            return numbers.astype(np.uint8) if numbers.max() <= 255 else _eight_bit(numbers, path)
+        if image.mode == 'P' and not _has_grey_palette(image):
+            return np.asarray(image)
+        if 'transparency' in image.info:
+            image = image.convert('RGBA')
+        return np.asarray(image.convert('L'))
+
+
+def write_png(path, array):
+    """Writes uint8 [H, W] or [H, W, 3] as a PNG file that is whole or not there at all."""
+    path = Path(path)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        temporary.write_bytes(encode_png(array))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f'{path}: cannot be written ({error.strerror})') from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def encode_png(array):
+    """Returns uint8 [H, W] or [H, W, 3] as the bytes of a PNG file."""
+    if array.dtype != np.uint8:
+        raise TypeError(f'a PNG of uint8 is written, not of {array.dtype}')
+    return cv2.imencode('.png', array if array.ndim == 2 else array[:, :, ::-1])[1].tobytes()
+
+
+@contextmanager
+def _opened(path):
+    """Opens, loads and turns an image; whatever goes wrong inside is an InputError that names the file."""
+    try:
+        with Image.open(path) as image:
+            if image.format == 'TIFF' and getattr(image, 'n_frames', 1) > 1:
+                raise InputError(f'{path}: holds {image.n_frames} pages; store one image a file')
+            sixteen_bit_colour = image.mode.startswith(('RGB', 'LA')) and '16' in _raw_mode(image)
+            image.load()
+            turned = ImageOps.exif_transpose(_from_sixteen_bit_colour(image, path) if sixteen_bit_colour else image)
+            yield turned
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f'{path}: no such file') from None
+    except Exception as error:  # Pillow raises nearly anything on a damaged file
+        reason = ' '.join(str(error).split())
+        raise InputError(f'{path}: cannot be read as an image ({reason}); replace or remove it') from None
+
+
+def _raw_mode(image):
+    """Returns the layout of the samples in the file, as 'RGB;16B'."""
+    if not image.tile:
+        return ''
+    arguments = image.tile[0][3]
+    return arguments if isinstance(arguments, str) else str(arguments[0]) if arguments else ''
+
+
+def _from_sixteen_bit_colour(image, path):
+    """Reads by OpenCV what Pillow would cut to its upper bytes."""
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+    if pixels is None:
+        raise InputError(f'{path}: cannot be read as an image; replace or remove it')
+    colour = Image.fromarray(_eight_bit(pixels.astype(np.int64), path)[:, :, ::-1])
+    colour.getexif().update(image.getexif())
+    return colour
+
+
+def _holds_numbers(image):
+    """Whether Pillow holds the samples as integers or floats of more than 8 bits."""
+    return image.mode.startswith(('I', 'F'))
+
+
+def _numbers(image, path):
+    """Returns the samples as int64 [H, W]; refuses fractions and negative values."""
+    samples = np.asarray(image)
+    if not np.isfinite(samples).all() or (samples != np.floor(samples)).any() or samples.min() < 0:
+        raise InputError(f'{path}: holds fractions or negative values; convert it to 8 or 16 bits')
+    return samples.astype(np.int64)
+
+
+def _eight_bit(numbers, path):
+    """Returns 0…65535 as uint8 0…255: ÷257, to the nearest."""
+    if numbers.max() > 65535:
+        raise InputError(f'{path}: holds values up to {numbers.max()}; convert it to 8 or 16 bits')
+    return ((numbers + 128) // 257).astype(np.uint8)
+
+
+def _has_grey_palette(image):
+    """Whether every entry of the palette, in use or not, is a grey."""
+    palette = np.reshape(image.getpalette('RGB'), (-1, 3))
+    return bool((palette == palette[:, :1]).all())

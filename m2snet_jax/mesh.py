@@ -1,0 +1,49 @@
+"""Devices: the only file that names them.
+
+Data parallel over one mesh axis: the state is replicated, every batch is split. Batch norm sees the global batch.
+"""
+
+import os
+from pathlib import Path
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from m2snet_jax.errors import InputError
+
+CACHE = 'JAX_COMPILATION_CACHE_DIR'  # jax's own variable overrides ours
+
+
+def use_compilation_cache():
+    """Keeps compiled programs between runs, by default in the user's cache folder: five sizes take minutes."""
+    if not os.environ.get(CACHE):
+        home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+        jax.config.update('jax_compilation_cache_dir', str(home / 'm2snet_jax' / 'compiled'))
+
+
+def make_mesh():
+    """Returns a mesh of all devices along the axis `data`."""
+    return jax.make_mesh((jax.device_count(),), ('data',), axis_types=(AxisType.Auto,))
+
+
+def check_batch(batch, mesh):
+    """Raises InputError if a global batch cannot be split evenly over the mesh."""
+    if batch % mesh.size:
+        raise InputError(f'--config.batch={batch}: must be divisible by the {mesh.size} devices')
+
+
+def replicate(tree, mesh):
+    """Puts a copy of every array of `tree` on every device."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def shard(batch, mesh):
+    """Splits this process's share of a batch, numpy arrays `[b, …]`, over its devices: global arrays `[B, …]`."""
+    sharding = NamedSharding(mesh, PartitionSpec('data'))
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
+
+
+def describe(mesh):
+    """Returns the mesh in words, as '4 × NVIDIA H100 (gpu)'."""
+    device = mesh.devices.flat[0]
+    return f'{mesh.size} × {device.device_kind} ({device.platform})'

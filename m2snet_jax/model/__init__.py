@@ -1,0 +1,1 @@
+"""The networks and losses: arrays in, arrays out."""

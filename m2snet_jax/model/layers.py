@@ -1,0 +1,173 @@
+"""The layers every network here is made of. Images and feature maps are `[B, H, W, C]`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+EPSILON = 1e-5
+MOMENTUM = 0.1  # PyTorch's: the share of the batch in the new running statistic
+
+
+def at_least_float32(dtype):
+    """Returns float64 for float64 and float32 for everything narrower."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def torch_uniform(key, shape, dtype, fan_in):
+    """PyTorch's default for weight and bias of a convolution: uniform within ±1/√fan_in."""
+    bound = fan_in**-0.5
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def he_normal_fan_out(key, shape, dtype, fan_in):
+    """The encoder's start: normal with variance 2 / (height · width · output channels)."""
+    del fan_in
+    height, width, _, channels = shape
+    return jax.random.normal(key, shape, dtype) * (2 / (height * width * channels)) ** 0.5
+
+
+def he_normal_fan_in(key, shape, dtype, fan_in):
+    """Normal with variance 2 / fan_in, which keeps activations of one size through ReLU layers."""
+    return jax.random.normal(key, shape, dtype) * (2 / fan_in) ** 0.5
+
+
+class Conv(nnx.Module):
+    """A k×k convolution with zero padding k//2: `[B, H, W, in]` → `[B, ⌈H/stride⌉, ⌈W/stride⌉, out]` in `dtype`.
+
+    The parameters are `kernel [k, k, in, out]` and, if asked for, `bias [out]`.
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        size=3,
+        *,
+        stride=1,
+        use_bias=False,
+        init=torch_uniform,
+        dtype=jnp.float32,
+        param_dtype=jnp.float32,
+        rngs,
+    ):
+        self.size, self.stride, self.dtype = size, stride, dtype
+        fan_in = size * size * in_channels
+        self.kernel = nnx.Param(init(rngs.params(), (size, size, in_channels, out_channels), param_dtype, fan_in))
+        self.bias = nnx.Param(torch_uniform(rngs.params(), (out_channels,), param_dtype, fan_in)) if use_bias else None
+
+    def __call__(self, x):
+        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+        if self.size == 1 and self.stride == 1:
+            # As a product the weight gradient is several times faster on a CPU than as a convolution.
+            y = jnp.einsum('bhwi,io->bhwo', x, kernel[0, 0])
+        else:
+            padding = [(self.size // 2, self.size // 2)] * 2
+            y = lax.conv_general_dilated(
+                x, kernel, (self.stride, self.stride), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+            )
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation with PyTorch's conventions: `[B, H, W, C]` → the same, in the same dtype.
+
+    It normalises by the biased batch variance and remembers the unbiased one, with momentum 0.1;
+    `model.eval()` makes it use the running statistics. Statistics are taken in at least float32.
+    A one-channel input stands for C equal channels: statistics are then taken once.
+    """
+
+    def __init__(self, channels, *, param_dtype=jnp.float32):
+        self.use_running_average = False
+        self.scale = nnx.Param(jnp.ones(channels, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(channels, param_dtype))
+        self.mean = nnx.BatchStat(jnp.zeros(channels, at_least_float32(param_dtype)))
+        self.var = nnx.BatchStat(jnp.ones(channels, at_least_float32(param_dtype)))
+
+    def __call__(self, x):
+        wide = x.astype(at_least_float32(x.dtype))
+        if self.use_running_average:
+            mean, var = self.mean[...], self.var[...]
+        else:
+            mean = wide.mean((0, 1, 2))
+            var = jnp.square(wide - mean).mean((0, 1, 2))
+            count = x.size // x.shape[-1]
+            self._remember(lax.stop_gradient(mean), lax.stop_gradient(var) * (count / max(count - 1, 1)))
+        factor = self.scale[...] * lax.rsqrt(var + EPSILON)
+        return ((wide - mean) * factor + self.bias[...]).astype(x.dtype)
+
+    def _remember(self, mean, var):
+        self.mean[...] = (1 - MOMENTUM) * self.mean[...] + MOMENTUM * mean
+        self.var[...] = (1 - MOMENTUM) * self.var[...] + MOMENTUM * var
+
+
+class ConvBatchNormRelu(nnx.Module):
+    """A 3×3 convolution with bias, batch norm, ReLU: the papers' "conv + BN + ReLU"."""
+
+    def __init__(self, in_channels, out_channels, *, dtype=jnp.float32, param_dtype=jnp.float32, rngs):
+        self.conv = Conv(in_channels, out_channels, use_bias=True, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.norm = BatchNorm(out_channels, param_dtype=param_dtype)
+
+    def __call__(self, x):
+        return nnx.relu(self.norm(self.conv(x)))
+
+
+@functools.cache
+def _interpolation(source, target):
+    """Returns the [target, source] matrix of bilinear interpolation along one axis, float64."""
+    position = np.maximum((np.arange(target) + 0.5) * source / target - 0.5, 0)
+    low = np.minimum(position.astype(int), source - 1)
+    high = np.minimum(low + 1, source - 1)
+    share = position - low
+    matrix = np.zeros((target, source))
+    np.add.at(matrix, (np.arange(target), low), 1 - share)
+    np.add.at(matrix, (np.arange(target), high), share)
+    return matrix
+
+
+def resize(x, height, width):
+    """Bilinear resize of `[B, H, W, C]` to `[B, height, width, C]`: half-pixel centres, no antialias.
+
+    Equal to PyTorch's `interpolate(mode='bilinear', align_corners=False)`. Two products with fixed
+    matrices: exact for odd sizes, free of gathers, and exportable with a symbolic batch.
+    """
+    for axis, target in ((1, height), (2, width)):
+        if x.shape[axis] != target:
+            matrix = jnp.asarray(_interpolation(x.shape[axis], target), x.dtype)
+            equation = 'oh,bhwc->bowc' if axis == 1 else 'ow,bhwc->bhoc'
+            x = jnp.einsum(equation, matrix, x, precision='highest')
+    return x
+
+
+def box_sum(x, size):
+    """Sums `[B, H, W, C]` over a size×size window around every pixel, zero outside the image."""
+    for axis in (1, 2):
+        window, padding = [1] * 4, [(0, 0)] * 4
+        window[axis], padding[axis] = size, (size // 2, size // 2)
+        x = lax.reduce_window(x, 0.0, lax.add, window, (1, 1, 1, 1), padding)
+    return x
+
+
+def average_pool(x, stride):
+    """3×3 average with padding 1, always divided by 9: the fourth group of a Res2Net stage block."""
+    padding = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return lax.reduce_window(x, 0.0, lax.add, (1, 3, 3, 1), (1, stride, stride, 1), padding) / 9
+
+
+def average_pool_ceil(x, stride):
+    """stride×stride average; a window that sticks out averages its pixels inside the image only."""
+    if stride == 1:
+        return x
+    padding = [(0, 0), *((0, -n % stride) for n in x.shape[1:3]), (0, 0)]
+    window = (1, stride, stride, 1)
+    inside = lax.reduce_window(np.ones((1, *x.shape[1:3], 1), x.dtype), 0.0, lax.add, window, window, padding)
+    return lax.reduce_window(x, 0.0, lax.add, window, window, padding) / inside
+
+
+def max_pool(x, size, stride, padding=0):
+    """size×size maximum with the given stride and padding."""
+    padding = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, size, size, 1), (1, stride, stride, 1), padding)

@@ -1,0 +1,230 @@
+"""The story of a run, top to bottom: check, start or resume, train, save, evaluate."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import signal
+import threading
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from m2snet_jax import mesh as devices
+from m2snet_jax.config import changed_keys, check_config, to_json
+from m2snet_jax.data.datasets import open_dataset
+from m2snet_jax.data.pipeline import image_size, steps_per_epoch, train_batches
+from m2snet_jax.errors import InputError
+from m2snet_jax.evaluation import evaluate, read_summary, write_summary
+from m2snet_jax.model.lossnet import LossNet
+from m2snet_jax.model.m2snet import M2SNet, MSNet
+from m2snet_jax.predictor import make_predict_step
+from m2snet_jax.training.logs import Logs, Progress, say
+from m2snet_jax.training.optimizer import sgd, triangle
+from m2snet_jax.training.step import create_train_state, make_train_step
+from m2snet_jax.weights.checkpoint import Checkpoints
+
+LOSSNET_SEED = 224  # apart from the run's: every run of a config sees the same random LossNet
+
+
+def train_and_evaluate(config, workdir):
+    """Trains a model from a config, resuming where `workdir` stands, and scores it on the test sets.
+
+    Args:
+        config: as `load_config` returns it.
+        workdir: the run's folder, its only state: the same call again goes on from the last checkpoint, and returns
+            the scores at once when the run is finished.
+
+    Returns:
+        {'<set>/<protocol>/<name>': figure}, fractions.
+
+    Raises:
+        InputError: something given cannot be used; nothing has been written then.
+        FloatingPointError: a loss is NaN or infinite; the message names the step. Checkpoints hold good steps only.
+        SystemExit: the process was asked to end (SIGTERM); the last step is saved.
+    """
+    check_config(config)
+    mesh = devices.make_mesh()
+    devices.check_batch(config.batch, mesh)
+    workdir = Path(workdir)
+    _check_writable(workdir)
+    dataset = open_dataset(config)
+    lossnet = _build_lossnet(config)
+    about = _about(config, dataset, lossnet)
+    _check_same_run(config, about, workdir)
+
+    _write_about(about, dataset, workdir)
+    epoch_steps = steps_per_epoch(dataset.train, config)
+    total = config.steps or config.epochs * epoch_steps
+    checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep)
+    try:
+        if checkpoints.latest_step() == total and (scores := read_summary(workdir)) is not None:
+            say(f'{workdir}: this run is finished ({total} steps); nothing to do')
+            return scores
+        optimizer = _build_optimizer(config, total, epoch_steps)
+        graph, state = create_train_state(_build_model(config), optimizer)
+        state = devices.replicate(state, mesh)
+        if checkpoints.latest_step() is not None:
+            state = checkpoints.restore(state)
+            say(f'{workdir}: going on after step {int(state.step)} of {total}')
+        logs = Logs(workdir, int(state.step), tensorboard=config.log.tensorboard)
+        with contextlib.closing(logs):
+            state = _train(config, dataset, mesh, (graph, state), optimizer, lossnet, checkpoints, logs, total)
+            say('predicting and scoring the test sets')
+            predict_step = make_predict_step(graph)
+            scores, overlays = evaluate(
+                lambda images: predict_step(state.params, state.batch_stats, images), dataset, config, mesh, workdir
+            )
+            for name, image in overlays.items():
+                logs.write_image(total, f'overlay/{name}', image)
+    finally:
+        checkpoints.close()
+    write_summary(workdir, scores, {'step': total, **about})
+    return scores
+
+
+def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, total):
+    """Runs the steps that are left and returns the final state; it is in the checkpoints too."""
+    graph, state = model
+    lossnet_graph, lossnet_params = (None, None) if lossnet is None else nnx.split(lossnet)
+    lossnet_params = devices.replicate(lossnet_params, mesh)
+    train_step = make_train_step(
+        graph, optimizer, lossnet_graph, bce=config.loss.bce, lossnet_weight=config.loss.lossnet
+    )
+    start = int(state.step)
+    batches = train_batches(
+        dataset.train,
+        config,
+        start_step=start,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    progress = Progress(logs, config.batch, total, steps_per_epoch(dataset.train, config))
+    with contextlib.closing(batches), _termination() as terminated:
+        for step in range(start, total):
+            with progress.waiting():
+                batch = devices.shard(next(batches), mesh)
+            size = image_size(config, step)
+            with progress.dispatching(size):
+                state, losses = train_step(state, lossnet_params, batch, size)
+            progress.add(step + 1, losses)
+            last = step + 1 == total or terminated.is_set()
+            if (step + 1) % config.log.every == 0 or last:
+                progress.report()
+            if (step + 1) % config.checkpoint.every == 0 or last:
+                progress.check()
+                checkpoints.save(step + 1, state)
+            if terminated.is_set() and step + 1 < total:
+                checkpoints.close()
+                say(f'asked to end: step {step + 1} of {total} is saved; the same command goes on from there')
+                raise SystemExit(128 + signal.SIGTERM)
+    return state
+
+
+def _build_model(config):
+    kind = {'m2snet': M2SNet, 'msnet': MSNet}[config.model.name]
+    return kind(
+        config.model.encoder, config.data.classes, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(params=config.seed)
+    )
+
+
+def _build_lossnet(config):
+    if not config.loss.lossnet:
+        return None
+    return LossNet(size=config.loss.lossnet_size, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(LOSSNET_SEED))
+
+
+def _build_optimizer(config, total, epoch_steps):
+    return sgd(
+        triangle(config.optimizer.peak, math.ceil(total / epoch_steps), epoch_steps),
+        momentum=config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+        encoder_factor=config.optimizer.encoder_factor,
+        freeze_stem=config.optimizer.freeze_stem,
+    )
+
+
+def _about(config, dataset, lossnet):
+    """What identifies a run: the resolved config, the hashes of its data and of LossNet, the versions."""
+    packages = ('m2snet_jax', 'jax', 'flax', 'optax', 'numpy', 'opencv-python-headless', 'pillow')
+    versions = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        'config': to_json(config),
+        'manifest_hash': dataset.manifest_hash,
+        'lossnet_hash': None if lossnet is None else _hash(nnx.state(lossnet)),
+        'versions': versions,
+    }
+
+
+def _hash(tree):
+    """SHA-256 over the bytes of all arrays of a tree."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _check_writable(workdir):
+    """Raises InputError if the folder cannot be made or written."""
+    existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise InputError(f'--workdir={workdir}: {existing} is a file; name a folder')
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f'--workdir={workdir}: {existing} cannot be written; name another folder')
+
+
+def _check_same_run(config, about, workdir):
+    """Raises InputError if the folder holds a run whose result another config, or other data, would have given."""
+    path = workdir / 'config.json'
+    if not path.exists():
+        return
+    recorded = json.loads(path.read_text())
+    changes = [f'{key} {before} → {now}' for key, before, now in changed_keys(config, recorded['config'])]
+    if recorded['manifest_hash'] != about['manifest_hash']:
+        changes.append('the data (manifest hash)')
+    if recorded['lossnet_hash'] != about['lossnet_hash'] and not changes:
+        changes.append('the weights of LossNet')
+    if changes:
+        free = next(path for n in range(2, 10**6) if not (path := workdir.with_name(f'{workdir.name}-{n}')).exists())
+        raise InputError(
+            f'--workdir={workdir}: holds a run of another config, changed: {", ".join(changes)}; '
+            f'give the same config to go on, or start a new run with --workdir={free}'
+        )
+
+
+def _write_about(about, dataset, workdir):
+    """Makes the run's folder with `config.json` and `manifest.csv`; a resumed run leaves them as they are."""
+    if (workdir / 'config.json').exists():
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'--workdir={workdir}: cannot be made ({error.strerror}); name another folder') from None
+    columns = list(dataset.manifest[0])
+    lines = [','.join(columns), *(','.join(row[column] for column in columns) for row in dataset.manifest)]
+    for name, text in (('manifest.csv', '\n'.join(lines)), ('config.json', json.dumps(about, indent=1))):
+        temporary = workdir / f'.{name}'
+        temporary.write_text(text + '\n')
+        os.replace(temporary, workdir / name)
+
+
+@contextlib.contextmanager
+def _termination():
+    """Yields an event that SIGTERM sets, so that the step under way can end and be saved."""
+    terminated = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set a handler
+        yield terminated
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
+    try:
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,124 @@
+"""PyTorch names ↔ our paths, as one table, and state dicts in and out of a model.
+
+Our paths follow PyTorch's dotted names; the rules below are the places where they differ. PyTorch keeps a
+convolution as `[out, in, k, k]`, we keep `[k, k, in, out]`.
+"""
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from m2snet_jax.errors import InputError
+from m2snet_jax.model.lossnet import BLOCKS, LossNet
+from m2snet_jax.model.m2snet import MSNet
+from m2snet_jax.model.res2net import Res2Net
+
+_LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
+_STEM = ('0', '1', '3', '4', '6')  # PyTorch counts the stem's ReLUs too
+_FILTERS = ('conv_3', 'conv_5')
+# (our path, PyTorch's name), applied in this order to the whole dotted path.
+_RULES = (
+    (r'^encoder\.conv1\.(\d)', lambda match: f'resnet.conv1.{_STEM[int(match[1])]}'),
+    (r'^encoder\.', 'resnet.'),
+    (r'\.downsample\.(\d)', lambda match: f'.downsample.{int(match[1]) + 1}'),  # 0 is its pool
+    (r'^reduction\.(\d)', lambda match: f'x{int(match[1]) + 2}_dem_1'),
+    (r'^pyramid\.filters\.(\d)\.norm', lambda match: f'{_FILTERS[int(match[1])]}.NORM'),
+    (r'^(pyramid\.units|pyramid|enhancement)\.', ''),
+    (r'\.project\.', '.'),
+    (r'\.conv\.', '.0.'),
+    (r'\.norm\.', '.1.'),
+    (r'\.NORM\.', '.norm.'),
+    (r'^output1\.', 'output1.0.'),
+)
+_VGG = [f'features.{index}' for index in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)]
+# What a file may hold beside the parameters of a model of ours.
+_IGNORED = re.compile(r'num_batches_tracked$|^(resnet\.)?fc\.|^classifier\.|^features\.2[4-9]\.|^features\.[3-9]\d\.')
+_CONSTANT = re.compile(r'^conv_[35]\.(weight|bias)$')
+
+
+def torch_name(model, path):
+    """Returns PyTorch's name of the variable at `path` (a tuple of attributes and indices) in `model`."""
+    *parents, leaf = [str(part) for part in path]
+    if isinstance(model, LossNet):
+        _, block, index = parents
+        return f'{_VGG[sum(map(len, BLOCKS[: int(block)])) + int(index)]}.{_LEAVES[leaf]}'
+    name = '.'.join([*(['encoder'] if isinstance(model, Res2Net) else []), *parents, ''])
+    for pattern, replacement in _RULES:
+        name = re.sub(pattern, replacement, name)
+    return (name.removeprefix('resnet.') if isinstance(model, Res2Net) else name) + _LEAVES[leaf]
+
+
+def _variables(model):
+    """Returns {PyTorch's name: (path, variable)} over all parameters and running statistics of `model`."""
+    if not isinstance(model, (MSNet, Res2Net, LossNet)):
+        raise TypeError(f'no table of names for {type(model).__name__}')
+    flat = nnx.to_flat_state(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
+    return {torch_name(model, path): (path, variable) for path, variable in flat}
+
+
+def _to_torch(array):
+    return np.transpose(array, (3, 2, 0, 1)) if array.ndim == 4 else array
+
+
+def _from_torch(array):
+    return np.transpose(array, (2, 3, 1, 0)) if array.ndim == 4 else array
+
+
+def state_dict(model):
+    """Returns {PyTorch's name: array in PyTorch's layout} of everything `model` holds, in its own dtype.
+
+    `model` is an MSNet, M2SNet, Res2Net or LossNet. The exact inverse of `load_state_dict` over these names.
+    """
+    return {name: _to_torch(np.asarray(variable[...])) for name, (_, variable) in _variables(model).items()}
+
+
+def load_state_dict(model, arrays):
+    """Puts a PyTorch state dict into `model`, in place, and returns the model.
+
+    Args:
+        model: an MSNet, M2SNet, Res2Net or LossNet.
+        arrays: {PyTorch's name: array}. Values are cast to the dtypes that the model holds.
+
+    Raises:
+        InputError: names all tensors that are missing, misshapen or left over, and changes nothing. Only the
+            ImageNet classifiers, `num_batches_tracked`, VGG beyond relu4_3 and full-one filters may be left over;
+            the filters are checked to be ones with zero bias.
+    """
+    variables = _variables(model)
+    problems = _problems({name: _to_torch_shape(variable.shape) for name, (_, variable) in variables.items()}, arrays)
+    if problems:
+        raise InputError(f'the weights do not fit {type(model).__name__}: ' + '; '.join(problems))
+    flat = {
+        path: variable.replace(jnp.asarray(_from_torch(np.asarray(arrays[name])), variable.dtype))
+        for name, (path, variable) in variables.items()
+    }
+    nnx.update(model, nnx.from_flat_state(flat))
+    return model
+
+
+def _to_torch_shape(shape):
+    return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else tuple(shape)
+
+
+def _problems(shapes, arrays):
+    """Returns one sentence for each way in which `arrays` do not fit `shapes`."""
+    problems = []
+    if missing := [name for name in shapes if name not in arrays]:
+        problems.append(f'{len(missing)} missing ({", ".join(missing)})')
+    misshapen = [
+        f'{name} is {tuple(np.shape(arrays[name]))}, not {shape}'
+        for name, shape in shapes.items()
+        if name in arrays and tuple(np.shape(arrays[name])) != shape
+    ]
+    if misshapen:
+        problems.append(f'{len(misshapen)} misshapen ({", ".join(misshapen)})')
+    others = [name for name in arrays if name not in shapes and not _IGNORED.search(name)]
+    constants = [name for name in others if _CONSTANT.match(name)]
+    if leftover := [name for name in others if name not in constants]:
+        problems.append(f'{len(leftover)} unexpected ({", ".join(leftover)})')
+    changed = [name for name in constants if not np.all(np.asarray(arrays[name]) == float(name.endswith('weight')))]
+    if changed:
+        problems.append(f'{len(changed)} full-one filters that are not ones with zero bias ({", ".join(changed)})')
+    return problems

@@ -1,0 +1,129 @@
+"""The network, the losses and the optimiser against float64 truths from the released modules."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from golden_cases import CLASSES, Golden, projection_errors, relative_error, statistics_errors
+
+from m2snet_jax import structure_loss
+from m2snet_jax.model.losses import total_loss
+from m2snet_jax.training.optimizer import sgd, triangle
+from m2snet_jax.training.step import create_train_state, make_train_step
+from m2snet_jax.weights import load_state_dict, state_dict
+
+EXACT, TRAJECTORY, FLOAT32 = 1e-9, 1e-6, 5e-4
+
+
+@functools.cache
+def golden(name):
+    return Golden(name)
+
+
+def logits_of(model, images):
+    model.eval()
+    graph, state = nnx.split(model)
+    return jax.jit(lambda state, images: nnx.merge(graph, state)(images))(state, images)
+
+
+@pytest.mark.parametrize('name', CLASSES)
+@pytest.mark.parametrize('dtype', ['float64', 'float32'])
+def test_evaluation_logits(name, dtype, float64):
+    case = golden(name)
+    model = case.model(jnp.dtype(dtype))
+    bound = EXACT if dtype == 'float64' else FLOAT32
+    for size in case.sizes['eval']:
+        batch, height, width = size
+        logits = logits_of(model, case.images(f'eval{height}x{width}', *size, model.output1.kernel.dtype))
+        truth = case.arrays[f'eval_logits_{batch}x{height}x{width}'].transpose(0, 2, 3, 1)
+        error = relative_error(logits, truth)
+        print(f'{name} {dtype} {size}: {error:.1e}')
+        assert error <= bound
+
+
+@pytest.mark.parametrize('name', CLASSES)
+def test_one_training_step(name, float64):
+    """Logits, losses, gradients and running statistics of one forward and backward pass in training mode."""
+    case = golden(name)
+    batch, lossnet = case.batch('train', case.sizes['train']), case.lossnet()
+    graph, params, stats = nnx.split(case.model(), nnx.Param, nnx.BatchStat)
+    lossnet_graph, lossnet_params = nnx.split(lossnet)
+
+    @jax.jit
+    def step(params, stats, lossnet_params, batch):
+        lossnet = nnx.merge(lossnet_graph, lossnet_params)
+
+        def loss_of(params, nudge):
+            model = nnx.merge(graph, params, stats, copy=True)
+            logits = model(batch['image']) + nudge
+            loss, parts = total_loss(logits, batch['mask'], lossnet)
+            return loss, (logits, parts, nnx.state(model, nnx.BatchStat))
+
+        return jax.value_and_grad(loss_of, (0, 1), has_aux=True)(params, jnp.zeros_like(batch['mask']))
+
+    (total, (logits, parts, new_stats)), (gradients, logits_gradient) = step(params, stats, lossnet_params, batch)
+    assert relative_error(logits, case.arrays['train_logits'].transpose(0, 2, 3, 1)) <= EXACT
+    assert relative_error(logits_gradient, case.arrays['train_logits_grad'].transpose(0, 2, 3, 1)) <= EXACT
+    weighted = structure_loss(logits, batch['mask'], 'weighted')
+    ours = {'total': total, 'structure_loss_released': parts['structure'], 'lossnet': parts['lossnet']}
+    for key, value in {**ours, 'structure_loss_weighted': weighted}.items():
+        assert value == pytest.approx(case.values[key], rel=EXACT), key
+
+    gradient_errors = projection_errors(state_dict(nnx.merge(graph, gradients, stats)), case.values['grads'])
+    statistic_errors = statistics_errors(
+        state_dict(nnx.merge(graph, params, new_stats)), case.values['buffers_after_one_step']
+    )
+    for errors in (gradient_errors, statistic_errors):
+        worst = max(errors, key=errors.get)
+        print(f'{name}: worst of {len(errors)} is {worst}, {errors[worst]:.1e}')
+        assert errors[worst] <= EXACT
+    assert set(gradient_errors) == {n for n in case.parameters if not n.startswith('resnet.fc.')}
+
+
+@pytest.mark.parametrize('name', CLASSES)
+def test_trajectory(name, float64):
+    """Four steps of the released recipe, by the very step that training runs."""
+    case = golden(name)
+    steps, sizes = case.sizes['steps'], (case.sizes['train'], case.sizes['size2'])
+    rate = triangle(0.002, steps, 1)
+    optimizer = sgd(rate)
+    graph, state = create_train_state(case.model(), optimizer)
+    lossnet_graph, lossnet_params = nnx.split(case.lossnet())
+    train_step = make_train_step(graph, optimizer, lossnet_graph)
+    for index, row in enumerate(case.values['trajectory']):
+        assert float(rate(index)) == pytest.approx(row['lr'], rel=1e-12)
+        state, losses = train_step(state, lossnet_params, case.batch(f'step{index}', sizes[index % 2]))
+        for key, value in {'loss': row['total'], **{k: row[k] for k in ('structure', 'lossnet')}}.items():
+            assert float(losses[key]) == pytest.approx(value, rel=TRAJECTORY), (index, key)
+    model = nnx.merge(graph, state.params, state.batch_stats)
+    errors = projection_errors(state_dict(model), case.values['params_after_trajectory'])
+    worst = max(errors, key=errors.get)
+    print(f'{name}: worst of {len(errors)} is {worst}, {errors[worst]:.1e}')
+    assert errors[worst] <= TRAJECTORY
+    size = case.sizes['eval'][0]
+    logits = logits_of(model, case.images(f'eval{size[1]}x{size[2]}', *size))
+    truth = case.arrays['eval_logits_after_trajectory'].transpose(0, 2, 3, 1)
+    assert relative_error(logits, truth) <= TRAJECTORY
+
+
+@pytest.mark.parametrize(('name', 'count'), [('msnet', 27_692_329), ('m2snet', 27_692_585)])
+def test_parameter_count(name, count):
+    """SPEC's exact counts; the ImageNet classifier, which no model holds, would add 2,049,000."""
+    model = nnx.eval_shape(lambda: CLASSES[name](rngs=nnx.Rngs(0)))
+    assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == count
+    classifier = sum(np.prod(golden(name).parameters[f'resnet.fc.{leaf}'].shape) for leaf in ('weight', 'bias'))
+    assert classifier == 2_049_000
+
+
+@pytest.mark.parametrize('name', CLASSES)
+def test_state_dict_is_the_exact_inverse(name):
+    case = golden(name)
+    arrays = state_dict(load_state_dict(CLASSES[name](rngs=nnx.Rngs(0)), case.state_dict))
+    kept = {key: value for key, value in case.state_dict.items() if not key.startswith('resnet.fc.')}
+    assert arrays.keys() == kept.keys()
+    for key, value in kept.items():
+        assert arrays[key].dtype == np.float32
+        np.testing.assert_array_equal(arrays[key], np.asarray(value, np.float32), err_msg=key)
