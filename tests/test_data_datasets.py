@@ -5,9 +5,8 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
+from data_trees import assert_refused, config_of, image_of, make_folder, make_pairs, mask_of, names_of, write
 
-from m2snet_jax.config import load_config
 from m2snet_jax.data import records
 from m2snet_jax.data.datasets import open_dataset, phantoms
 from m2snet_jax.errors import InputError
@@ -19,51 +18,6 @@ def prepared(tmp_path, monkeypatch):
     folder = tmp_path / 'prepared'
     monkeypatch.setenv('TFDS_DATA_DIR', str(folder))
     return folder
-
-
-def config_of(name, root=None, **keys):
-    return load_config('default', **{'data.name': name, 'data.root': root and str(root), **keys})
-
-
-def image_of(number, height=20, width=30):
-    return np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def mask_of(number, height=20, width=30):
-    mask = np.zeros((height, width), np.uint8)
-    mask[2 + number % 5 : 12, 5:25] = 255
-    return mask
-
-
-def write(path, array):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
-
-
-def make_pairs(images, masks, names, ending='.png', mask_ending='.png'):
-    for number, name in enumerate(names):
-        write(images / f'{name}{ending}', image_of(number))
-        write(masks / f'{name}{mask_ending}', mask_of(number))
-
-
-def make_folder(root, count=10, **endings):
-    names = [f'case{number}' for number in range(count)]
-    make_pairs(root / 'images', root / 'masks', names, **endings)
-    return names
-
-
-def names_of(examples):
-    return [examples[index]['name'] for index in range(len(examples))]
-
-
-def assert_refused(config, prepared, *words):
-    with pytest.raises(InputError) as caught:
-        open_dataset(config)
-    message = str(caught.value)
-    for word in words:
-        assert word in message
-    assert not list(prepared.glob('*/*/1.0.0'))
-    return message
 
 
 # Phantoms
@@ -185,7 +139,9 @@ def test_nothing_is_printed(tmp_path, capsys):
 
 
 def test_an_unknown_dataset_is_refused(prepared):
-    assert_refused(config_of('polyps'), prepared, 'data.name=polyps', 'folder, phantoms, polyp')
+    assert_refused(
+        config_of('polyps'), prepared, 'data.name=polyps', 'busi, covid19, folder, goals, phantoms, polyp, video_polyp'
+    )
 
 
 def test_records_that_cannot_be_written(tmp_path, monkeypatch):
@@ -495,7 +451,7 @@ def test_bad_polyps(tmp_path, prepared):
     ],
 )
 def test_mask_levels(values, classes, expected):
-    mask = records.mask_levels(np.array([values], np.uint8), classes, 'a.png')
+    mask = records.mask_levels(np.array([values], np.uint8), 'a.png', records.Source(name='', classes=classes))
     assert mask.dtype == np.uint8
     assert mask.tolist() == [expected]
 
@@ -503,4 +459,4 @@ def test_mask_levels(values, classes, expected):
 @pytest.mark.parametrize(('values', 'classes'), [([0, 1, 2], 1), ([0, 100], 1), ([0, 1, 3], 2), ([0, 255], 2)])
 def test_mask_levels_refused(values, classes):
     with pytest.raises(InputError, match=r'^a\.png: .*data\.classes'):
-        records.mask_levels(np.array([values], np.uint8), classes, 'a.png')
+        records.mask_levels(np.array([values], np.uint8), 'a.png', records.Source(name='', classes=classes))

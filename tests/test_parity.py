@@ -85,28 +85,52 @@ def test_one_training_step(name, float64):
 
 @pytest.mark.parametrize('name', CLASSES)
 def test_trajectory(name, float64):
-    """Four steps of the released recipe, by the very step that training runs."""
+    """Four steps of the released recipe, by the very step that training runs.
+
+    On these seeded weights each step multiplies a difference by about a thousand. After four steps M2SNet is a function
+    of the last bit of its start: with one bit of every parameter changed, parameters and logits move by more than 1e-6.
+    There the bound is that movement, measured here; everywhere else it is 1e-6.
+    """
     case = golden(name)
-    steps, sizes = case.sizes['steps'], (case.sizes['train'], case.sizes['size2'])
-    rate = triangle(0.002, steps, 1)
-    optimizer = sgd(rate)
-    graph, state = create_train_state(case.model(), optimizer)
-    lossnet_graph, lossnet_params = nnx.split(case.lossnet())
-    train_step = make_train_step(graph, optimizer, lossnet_graph)
-    for index, row in enumerate(case.values['trajectory']):
-        assert float(rate(index)) == pytest.approx(row['lr'], rel=1e-12)
-        state, losses = train_step(state, lossnet_params, case.batch(f'step{index}', sizes[index % 2]))
-        for key, value in {'loss': row['total'], **{k: row[k] for k in ('structure', 'lossnet')}}.items():
-            assert float(losses[key]) == pytest.approx(value, rel=TRAJECTORY), (index, key)
-    model = nnx.merge(graph, state.params, state.batch_stats)
-    errors = projection_errors(state_dict(model), case.values['params_after_trajectory'])
-    worst = max(errors, key=errors.get)
-    print(f'{name}: worst of {len(errors)} is {worst}, {errors[worst]:.1e}')
-    assert errors[worst] <= TRAJECTORY
-    size = case.sizes['eval'][0]
-    logits = logits_of(model, case.images(f'eval{size[1]}x{size[2]}', *size))
+    optimizer = sgd(triangle(0.002, case.sizes['steps'], 1))
+    train_step = make_train_step(nnx.split(case.model())[0], optimizer, nnx.split(case.lossnet())[0])
+    rows, errors, logits = follow(case, train_step, optimizer, case.model())
+    for row, truth in zip(rows, case.values['trajectory'], strict=True):
+        for key, stored in (('rate', 'lr'), ('loss', 'total'), ('structure', 'structure'), ('lossnet', 'lossnet')):
+            assert row[key] == pytest.approx(truth[stored], rel=TRAJECTORY), key
     truth = case.arrays['eval_logits_after_trajectory'].transpose(0, 2, 3, 1)
-    assert relative_error(logits, truth) <= TRAJECTORY
+    reached = max(errors.values()), relative_error(logits, truth)
+    print(f'{name}: parameters {reached[0]:.1e}, logits {reached[1]:.1e}')
+    bounds = TRAJECTORY, TRAJECTORY
+    if name == 'm2snet':
+        _, moved, moved_logits = follow(case, train_step, optimizer, one_bit_away(case.model()))
+        bounds = max(abs(moved[key] - errors[key]) for key in errors), relative_error(moved_logits, logits)
+        print(f'{name}: one bit moves them by {bounds[0]:.1e}, {bounds[1]:.1e}')
+        assert bounds[1] > TRAJECTORY  # else the ordinary bound would do
+    assert reached[0] <= bounds[0]
+    assert reached[1] <= bounds[1]
+
+
+def follow(case, train_step, optimizer, model):
+    """Runs the trajectory; returns its rates and losses, the parameters' errors and the evaluation logits after it."""
+    sizes, (_, lossnet_params) = (case.sizes['train'], case.sizes['size2']), nnx.split(case.lossnet())
+    graph, state = create_train_state(model, optimizer)
+    rows = []
+    for index in range(case.sizes['steps']):
+        batch = case.batch(f'step{index}', sizes[index % 2])
+        rate = triangle(0.002, case.sizes['steps'], 1)(int(state.step))
+        state, losses = train_step(state, lossnet_params, batch)
+        rows.append({'rate': float(rate), **{key: float(value) for key, value in losses.items()}})
+    model = nnx.merge(graph, state.params, state.batch_stats)
+    size = case.sizes['eval'][0]
+    errors = projection_errors(state_dict(model), case.values['params_after_trajectory'])
+    return rows, errors, logits_of(model, case.images(f'eval{size[1]}x{size[2]}', *size))
+
+
+def one_bit_away(model):
+    """Changes the last bit of every parameter."""
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    return nnx.merge(graph, jax.tree.map(lambda value: value * (1 + 2.0**-52), params), rest)
 
 
 @pytest.mark.parametrize(('name', 'count'), [('msnet', 27_692_329), ('m2snet', 27_692_585)])

@@ -14,20 +14,25 @@ class Pair:
     """An image and its mask.
 
     Attributes:
-        name: the stem that both share.
-        image, mask: paths.
+        name: the stem that both share, below its clip where there are clips: 'clip/frame'.
+        image: path.
+        masks: paths; several where each lesion has a file of its own, to be united.
+        label: the class of the whole image, as 'benign', where the dataset has such classes.
     """
 
     name: str
     image: Path
-    mask: Path
+    masks: tuple
+    label: str = ''
 
 
 def find_top(root, is_top, expected):
-    """Returns the folder of a dataset: `root` itself, or its one subfolder for which `is_top` holds.
+    """Returns the folder of a dataset: `root` itself, or the one below it for which `is_top` holds.
+
+    Looked at are the subfolders of `root`, and in each the one of the same name, as some zip tools double it.
 
     Args:
-        root: `config.data.root`.
+        root: `config.data.root`, or where a download lies.
         is_top: function of a folder.
         expected: text on the expected tree and where the data come from, shown when nothing is found.
     """
@@ -38,19 +43,21 @@ def find_top(root, is_top, expected):
         raise InputError(f'--config.data.root={root}: no such folder\n\n{expected}')
     if is_top(root):
         return root
-    tops = [folder for folder in subfolders(root) if is_top(folder)]
+    candidates = [(folder, child(folder, folder.name)) for folder in subfolders(root)]
+    tops = [next((top for top in pair if top and is_top(top)), None) for pair in candidates]
+    tops = [top for top in tops if top]
     if len(tops) > 1:
-        found = _listed(top.name for top in tops)
+        found = listed(top.name for top in tops)
         raise InputError(f'--config.data.root={root}: {len(tops)} datasets found ({found}); name one of them')
     if not tops:
-        found = _listed(path.name for path in sorted(root.iterdir())) or 'nothing'
+        found = listed(path.name for path in _entries(root)) or 'nothing'
         raise InputError(f'--config.data.root={root}: not the expected tree, found {found}\n\n{expected}')
     return tops[0]
 
 
 def subfolders(folder):
     """Returns the subfolders of a folder in order, without hidden ones and what Macs add to zip files."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(('.', '__MACOSX')))
+    return [path for path in _entries(folder) if path.is_dir() and not path.name.startswith(('.', '__MACOSX'))]
 
 
 def child(folder, *names):
@@ -65,55 +72,84 @@ def child(folder, *names):
     return found[0] if found else None
 
 
-def pairs_in(images, masks, root):
-    """Returns the pairs of two folders in the order of their names.
+def part(top, name):
+    """Returns a named subfolder, or the one of the same name in it where it is doubled, or None."""
+    found = child(top, name)
+    return found and (child(found, name) or found)
+
+
+def image_and_mask_folders(folder, images, masks, expected):
+    """Returns the subfolders of a folder that have one of the names `images` and one of the names `masks`.
 
     Raises:
-        InputError: an image without mask, a mask without image, two files of one stem, none at all, or a file that
-            lies outside `root` (a link).
+        InputError: one of them is missing; shows `expected`.
     """
-    image_files, mask_files = _by_stem(images, root), _by_stem(masks, root)
+    found = child(folder, *images), child(folder, *masks)
+    for path, names in zip(found, (images, masks), strict=True):
+        if path is None:
+            raise InputError(f'{folder}: no folder {names[0]} in it\n\n{expected}')
+    return found
+
+
+def pairs_in(images, masks, root, problems, prefix=''):
+    """Returns the pairs of two folders in the order of their names.
+
+    Args:
+        images, masks: folders.
+        root: the folder of the dataset, which no file may lie outside of.
+        problems: list that gets a line for each image without mask, mask without image, two files of one stem, file
+            that lies outside `root` (a link), and for folders without images.
+        prefix: put before every name.
+    """
+    image_files, mask_files = by_stem(images, root, problems), by_stem(masks, root, problems)
     if not image_files and not mask_files:
-        raise InputError(f'{images}: no images found; looked for files ending in {", ".join(ENDINGS)}')
+        problems.append(f'{images}: no images found; looked for files ending in {", ".join(ENDINGS)}')
     for have, lack, folder, kind in (
         (image_files, mask_files, masks, 'mask'),
         (mask_files, image_files, images, 'image'),
     ):
-        alone = [stem for stem in have if stem not in lack]
-        if alone:
-            more = f' ({len(alone) - 1} more like it)' if len(alone) > 1 else ''
-            raise InputError(
-                f'{have[alone[0]]}: no {kind} named {alone[0]!r} in {folder}{more}; '
-                'an image and its mask share their name up to the ending'
-            )
-    return [Pair(stem, path, mask_files[stem]) for stem, path in image_files.items()]
+        problems += [
+            f'{path}: no {kind} named {stem!r} in {folder}; an image and its mask share their name up to the ending'
+            for stem, path in have.items()
+            if stem not in lack
+        ]
+    return [Pair(prefix + stem, path, (mask_files[stem],)) for stem, path in image_files.items() if stem in mask_files]
+
+
+def by_stem(folder, root, problems):
+    """Returns {stem: path} of the images in a folder, in order; `problems` gets a line for each unusable one."""
+    files, inside = {}, root.resolve()
+    for path in _entries(folder):
+        if path.suffix.lower() not in ENDINGS or path.name.startswith('.'):
+            continue
+        if not path.resolve().is_relative_to(inside):
+            problems.append(f'{path}: leads to {path.resolve()}, outside {root}; put the file itself there')
+        elif path.stem in files:
+            problems.append(f'{path}: {files[path.stem].name} has the same name up to the ending; keep one')
+        else:
+            files[path.stem] = path
+    return files
 
 
 def tree_hash(pairs, root, *settings):
     """Returns a hash of the names, sizes and times of the files of pairs, and of settings that shape the records."""
     digest = hashlib.sha256(repr(settings).encode())
     for pair in pairs:
-        for path in (pair.image, pair.mask):
+        for path in (pair.image, *pair.masks):
             status = path.stat()
             digest.update(f'{path.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n'.encode())
     return digest.hexdigest()[:16]
 
 
-def _by_stem(folder, root):
-    """Returns {stem: path} of the images in a folder, in order."""
-    files, inside = {}, root.resolve()
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in ENDINGS or path.name.startswith('.'):
-            continue
-        if not path.resolve().is_relative_to(inside):
-            raise InputError(f'{path}: leads to {path.resolve()}, outside {root}; put the file itself there')
-        if path.stem in files:
-            raise InputError(f'{path}: {files[path.stem].name} has the same name up to the ending; keep one')
-        files[path.stem] = path
-    return files
-
-
-def _listed(names, most=8):
+def listed(names, most=8):
     """Returns names as text, the first few of them."""
     names = list(names)
     return ', '.join(names[:most]) + (', …' if len(names) > most else '')
+
+
+def _entries(folder):
+    """Returns what lies in a folder, in order."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f'{folder}: cannot be opened ({error.strerror})') from None

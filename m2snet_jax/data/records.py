@@ -5,7 +5,6 @@ name that is a hash of their source, so that changed files or splits are never s
 """
 
 import contextlib
-import csv
 import dataclasses
 import hashlib
 import io
@@ -17,10 +16,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from m2snet_jax.data import files
 from m2snet_jax.errors import InputError
 from m2snet_jax.images import encode_png, read_image, read_mask
-
-COLUMNS = ('split', 'name', 'height', 'width', 'foreground', 'image_sha256', 'mask_sha256')  # of a manifest
 
 
 @dataclasses.dataclass(eq=False)
@@ -28,29 +26,51 @@ class Source(tfds.core.BuilderConfig):
     """What a builder prepares, with `name` the hash of it.
 
     Attributes:
-        splits: {split: what the builder makes its examples from}; 'train' and the test sets.
+        splits: {split: what the builder makes its examples from, each with a `name`}; 'train' and the test sets.
         classes: foreground classes of the masks.
+        values: {level in the mask files: class index} where files hold levels in place of class indices.
+        folds: {name: fold} where folds are in use.
+        published: {split: count of images as published}.
+        problems: a line for each file that cannot be used because of what lies beside it, as one without partner.
+        split_problems: a line for each fault of the lists that say which image is in which split.
+        warnings: a line for each thing that is worth knowing and no fault.
     """
 
     splits: dict = dataclasses.field(default_factory=dict)
     classes: int = 1
+    values: dict | None = None
+    folds: dict = dataclasses.field(default_factory=dict)
+    published: dict = dataclasses.field(default_factory=dict)
+    problems: list = dataclasses.field(default_factory=list)
+    split_problems: list = dataclasses.field(default_factory=list)
+    warnings: list = dataclasses.field(default_factory=list)
+
+
+def source_of(root, splits, **attributes):
+    """Returns the Source of the pairs of files below `root`, {split: pairs}; see there for further attributes."""
+    pairs = [pair for members in splits.values() for pair in members]
+    names = {split: [pair.name for pair in members] for split, members in splits.items()}
+    shaping = {key: attributes.get(key) for key in ('classes', 'values')}
+    key = files.tree_hash(pairs, root, names, shaping)
+    return Source(name=key, description=str(root), splits=splits, **attributes)
 
 
 class Examples:
-    """Random access to one prepared split.
+    """Random access to one prepared split, or to those of its examples that `indices` names.
 
     `len(examples)`, and `examples[i]` → dict of name (str), image (uint8 [H, W, 3]) and mask (uint8 [H, W], levels
     0…255, or class indices when there are several classes).
     """
 
-    def __init__(self, builder, split):
+    def __init__(self, builder, split, indices=None):
         self._source = builder.as_data_source(split)
+        self._indices = range(len(self._source)) if indices is None else indices
 
     def __len__(self):
-        return len(self._source)
+        return len(self._indices)
 
     def __getitem__(self, index):
-        record = self._source[index]
+        record = self._source[self._indices[index]]
         return {'name': record['name'].decode(), 'image': record['image'], 'mask': record['mask'][:, :, 0]}
 
 
@@ -76,20 +96,24 @@ def info(builder):
 def record(name, image, mask, classes, image_sha256, mask_sha256):
     """Returns one record from uint8 [H, W, 3] and uint8 [H, W]."""
     height, width = mask.shape
-    threshold = mask.max() / 2 if classes == 1 else 0
     return {
         'name': name,
         'image': io.BytesIO(encode_png(image)),
         'mask': io.BytesIO(encode_png(mask)),
         'height': height,
         'width': width,
-        'foreground': float(np.mean(mask > threshold)),
+        'foreground': foreground_share(mask, classes),
         'image_sha256': image_sha256,
         'mask_sha256': mask_sha256,
     }
 
 
-def records_of(pairs, classes):
+def foreground_share(mask, classes):
+    """Returns the share of the pixels of a mask that are foreground: above half of its highest level, or any class."""
+    return float(np.mean(mask > (mask.max() / 2 if classes == 1 else 0)))
+
+
+def records_of(pairs, source):
     """Yields (key, record) of the pairs of files, in their order.
 
     Raises:
@@ -97,35 +121,61 @@ def records_of(pairs, classes):
     """
     scaled = 0
     for key, pair in enumerate(pairs):
-        image, mask = read_pair(pair)
-        levels = mask_levels(mask, classes, pair.mask)
-        scaled += classes == 1 and levels is not mask
-        yield key, record(pair.name, image, levels, classes, _sha256(pair.image), _sha256(pair.mask))
+        image, masks, faults = read_pair(pair)
+        if faults:
+            raise InputError(faults[0])
+        levels = [mask_levels(mask, path, source) for mask, path in zip(masks, pair.masks, strict=True)]
+        scaled += source.classes == 1 and any(mask.max() == 1 for mask in masks)
+        hashes = sha256(pair.image), sha256(*pair.masks)
+        yield key, record(pair.name, image, np.maximum.reduce(levels), source.classes, *hashes)
     if scaled:
         logging.info('%d of %d masks hold 0 and 1: read as 0 and 255', scaled, len(pairs))
 
 
 def read_pair(pair):
-    """Reads an image and its mask, uint8 [H, W, 3] and uint8 [H, W], and compares their sizes."""
-    image, mask = read_image(pair.image), read_mask(pair.mask)
-    if image.shape[:2] != mask.shape:
-        (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
-        raise InputError(
-            f'{pair.mask}: {mask_width}x{mask_height} pixels, but its image {pair.image} has {width}x{height}; '
-            'give both the same size'
-        )
-    return image, mask
+    """Reads an image and its masks and compares their sizes.
+
+    Returns:
+        (image, masks, faults): uint8 [H, W, 3] or None, a uint8 [H, W] or None for each mask as it is stored, and a
+        line for each file that is unreadable or of the wrong size.
+    """
+    faults = []
+
+    def read(function, path):
+        try:
+            return function(path)
+        except InputError as error:
+            faults.append(str(error))
+
+    image, masks = read(read_image, pair.image), [read(read_mask, path) for path in pair.masks]
+    for mask, path in zip(masks, pair.masks, strict=True):
+        if image is not None and mask is not None and image.shape[:2] != mask.shape:
+            (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
+            faults.append(
+                f'{path}: {mask_width}x{mask_height} pixels, but its image {pair.image} has {width}x{height}; '
+                'give both the same size'
+            )
+    return image, masks, faults
 
 
-def mask_levels(mask, classes, path):
+def mask_levels(mask, path, source):
     """Returns a mask's levels 0…255 when there is one class, else its class indices, checked.
 
     Args:
         mask: uint8 [H, W] as stored in the file.
-        classes: foreground classes.
         path: the file, for the message.
+        source: whose `classes` and `values` say how masks are stored.
     """
-    highest = int(mask.max())
+    if source.values:
+        unknown = ~np.isin(mask, list(source.values))
+        if unknown.any():
+            known = ', '.join(map(str, sorted(source.values)))
+            raise InputError(f'{path}: value {mask[unknown].min()} found, masks of this set hold {known}; correct it')
+        indices = np.zeros(256, np.uint8)
+        for value, index in source.values.items():
+            indices[value] = index
+        return indices[mask]
+    highest, classes = int(mask.max()), source.classes
     if classes > 1:
         if highest > classes:
             wrong = int(mask[mask > classes].min())
@@ -179,42 +229,9 @@ def prepared(builder_class, source):
     return build()
 
 
-def manifest(builder, splits):
-    """Returns the rows of a prepared dataset, {column: str} after `COLUMNS`, and the one hash of them all.
-
-    They are kept in `manifest.csv` beside the records where that folder can be written.
-    """
-    path = Path(builder.data_path) / 'manifest.csv'
-    if not path.exists():
-        table = io.StringIO()
-        writer = csv.DictWriter(table, COLUMNS, lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(row for split in splits for row in _rows(builder, split))
-        text = table.getvalue()
-        with contextlib.suppress(OSError):  # another user's records can be read all the same
-            temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-            temporary.write_text(text, encoding='utf-8')
-            os.replace(temporary, path)
-    else:
-        text = path.read_text(encoding='utf-8')
-    return list(csv.DictReader(io.StringIO(text))), hashlib.sha256(text.encode()).hexdigest()
-
-
-def _rows(builder, split):
-    """Yields the manifest's rows of one split, without decoding any image."""
-    encoded = {'image': tfds.decode.SkipDecoding(), 'mask': tfds.decode.SkipDecoding()}
-    for example in builder.as_data_source(split, decoders=encoded):
-        yield {
-            'split': split,
-            'name': example['name'].decode(),
-            'height': int(example['height']),
-            'width': int(example['width']),
-            'foreground': f'{example["foreground"]:.6f}',
-            'image_sha256': example['image_sha256'].decode(),
-            'mask_sha256': example['mask_sha256'].decode(),
-        }
-
-
-def _sha256(path):
-    """Returns the SHA-256 of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def sha256(*paths):
+    """Returns the SHA-256 of a file, or of several one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()

@@ -54,7 +54,7 @@ def train_and_evaluate(config, workdir):
     workdir = Path(workdir)
     _check_writable(workdir)
     dataset = open_dataset(config)
-    lossnet = _build_lossnet(config)
+    lossnet = build_lossnet(config)
     about = _about(config, dataset, lossnet)
     _check_same_run(config, about, workdir)
 
@@ -66,8 +66,8 @@ def train_and_evaluate(config, workdir):
         if checkpoints.latest_step() == total and (scores := read_summary(workdir)) is not None:
             say(f'{workdir}: this run is finished ({total} steps); nothing to do')
             return scores
-        optimizer = _build_optimizer(config, total, epoch_steps)
-        graph, state = create_train_state(_build_model(config), optimizer)
+        optimizer = build_optimizer(config, total, epoch_steps)
+        graph, state = create_train_state(build_model(config), optimizer)
         state = devices.replicate(state, mesh)
         if checkpoints.latest_step() is not None:
             state = checkpoints.restore(state)
@@ -126,20 +126,23 @@ def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, 
     return state
 
 
-def _build_model(config):
+def build_model(config):
+    """Returns the model that a config names, in training mode, with its initial weights."""
     kind = {'m2snet': M2SNet, 'msnet': MSNet}[config.model.name]
     return kind(
         config.model.encoder, config.data.classes, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(params=config.seed)
     )
 
 
-def _build_lossnet(config):
+def build_lossnet(config):
+    """Returns the LossNet of a config, None where its weight is 0."""
     if not config.loss.lossnet:
         return None
     return LossNet(size=config.loss.lossnet_size, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(LOSSNET_SEED))
 
 
-def _build_optimizer(config, total, epoch_steps):
+def build_optimizer(config, total, epoch_steps):
+    """Returns the optimizer of a config for a run of `total` steps."""
     return sgd(
         triangle(config.optimizer.peak, math.ceil(total / epoch_steps), epoch_steps),
         momentum=config.optimizer.momentum,

@@ -4,6 +4,8 @@ import dataclasses
 import importlib
 import pkgutil
 
+from absl import logging
+
 from m2snet_jax.errors import InputError
 
 
@@ -14,16 +16,21 @@ class Dataset:
     Attributes:
         train: random access to the training examples: `len()`, and `[i]` → dict of name (str), image (uint8
             [H, W, 3]) and mask (uint8 [H, W]; levels 0…255 for one class, class indices 0…classes for more).
+        validation: the same for the examples that `data.validation` holds out, None without it.
         tests: {name of the test set: the same kind of access}; the one name is 'test' unless the dataset has several.
-        manifest: one row an example, {column: str}: split, name, height, width, foreground (share of pixels),
+            Empty where a dataset has no test masks.
+        manifest: one row an example in use, {column: str}: split, name, height, width, foreground (share of pixels),
             image_sha256, mask_sha256 (of the files as found, or of the arrays as generated).
         manifest_hash: SHA-256 of the manifest; two datasets with equal hashes have equal files and splits.
+        manifest_path: where the manifest of all prepared records lies.
     """
 
     train: object
+    validation: object
     tests: dict
     manifest: list
     manifest_hash: str
+    manifest_path: object
 
 
 def open_dataset(config):
@@ -32,14 +39,63 @@ def open_dataset(config):
     Raises:
         InputError: nothing usable at `config.data.root`; the message names the folder or the file.
     """
+    module = module_of(config)
+    from m2snet_jax.data import manifest, records, splits  # here, because TFDS takes half a second to import
+
+    source = module.find(config)
+    if source.problems or source.split_problems:
+        raise InputError(_first_problem(source))
+    for warning in warnings_of(source):
+        logging.warning(warning)
+    used = splits.in_use(source, config)
+    builder = records.prepared(module.Builder, source)
+    rows, examples = manifest.manifest_of(builder, source.splits), {}
+    for row, split in zip(rows, (split for members in used.values() for split in members), strict=True):
+        row['split'] = split
+    rows = [row for row in rows if row['split'] != splits.EXCLUDED]
+    for stored, members in used.items():
+        for split in dict.fromkeys(members):
+            indices = [index for index, member in enumerate(members) if member == split]
+            examples[split] = records.Examples(builder, stored, indices)
+    return Dataset(
+        examples.pop('train'),
+        examples.pop(splits.VALIDATION, None),
+        {split: examples[split] for split in source.splits if split != 'train'},
+        rows,
+        manifest.hash_of(rows),
+        manifest.manifest_path(builder),
+    )
+
+
+def module_of(config):
+    """Returns the module of the dataset that `config.data.name` names; it has `find(config)` and `Builder`."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     if config.data.name not in names:
         raise InputError(f'--config.data.name={config.data.name}: no such dataset; there are {", ".join(names)}')
-    module = importlib.import_module(f'{__name__}.{config.data.name}')
-    from m2snet_jax.data import records  # here, because TFDS takes half a second to import
+    return importlib.import_module(f'{__name__}.{config.data.name}')
 
-    source = module.find(config)
-    builder = records.prepared(module.Builder, source)
-    rows, manifest_hash = records.manifest(builder, source.splits)
-    examples = {split: records.Examples(builder, split) for split in source.splits}
-    return Dataset(examples.pop('train'), examples, rows, manifest_hash)
+
+def warnings_of(source):
+    """Returns a source's warnings and a line for each split whose count is not the published one."""
+    counts = {split: len(source.splits[split]) for split in source.published if split in source.splits}
+    return source.warnings + [
+        f'{source.description}: {count} images in {split}, {source.published[split]} are published'
+        for split, count in counts.items()
+        if count != source.published[split]
+    ]
+
+
+def _first_problem(source):
+    """Returns the first problem as text: files without partner, then unreadable files, then lists of splits."""
+    from m2snet_jax.data import records
+
+    count = len(source.problems) + len(source.split_problems)
+    more = f' ({count - 1} more; the command validate lists them all)' if count > 1 else ''
+    if source.problems:
+        return source.problems[0] + more
+    for members in source.splits.values():
+        for pair in members:
+            faults = records.read_pair(pair)[2]
+            if faults:
+                return faults[0]
+    return source.split_problems[0] + more

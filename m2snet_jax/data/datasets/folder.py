@@ -4,20 +4,20 @@
       images/   a.png  b.jpg  c.tif …      png, jpg, jpeg, bmp, tif, tiff; 8 or 16 bits, grey or colour
       masks/    a.png  b.png  c.png …      same names up to the ending, same sizes as the images
       train.txt, test.txt                  optional: one name a line
+      folds.csv                            optional, with `data.fold`: a table name,fold
 
 Masks: 0/255, 0/1, or grey levels in between as JPEG leaves them; or class indices 0 (background) to
 `data.classes`. With one of the two lists, the rest is the other half; with none, a hash of each name (and of
-`data.seed`) puts about one image in five into the test set, so that images added later move no others.
+`data.seed`) puts about one image in five into the test set, so that images added later move no others. With
+`data.fold`, images are dealt to `data.folds` folds and that one is the test. With `data.group_duplicates`,
+near-duplicates stay together.
 
 Source and licence: yours. Trap: several pictures of one patient should all be in train or all in test; use the lists.
 """
 
-import hashlib
-
 import tensorflow_datasets as tfds
-from absl import logging
 
-from m2snet_jax.data import files, records
+from m2snet_jax.data import duplicates, files, records, splits
 from m2snet_jax.errors import InputError
 
 TEST_SHARE = 0.2
@@ -37,78 +37,103 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {split: self._generate_examples(pairs) for split, pairs in self.builder_config.splits.items()}
 
     def _generate_examples(self, pairs):
-        return records.records_of(pairs, self.builder_config.classes)
+        return records.records_of(pairs, self.builder_config)
 
 
 def find(config):
     """Returns the source of a folder: its pairs of files, split.
 
     Raises:
-        InputError: naming the folder, file or list that cannot be used.
+        InputError: naming the folder that cannot be used.
     """
 
     def folders(top):
         return files.child(top, 'images', 'image'), files.child(top, 'masks', 'mask')
 
     root = files.find_top(config.data.root, lambda top: all(folders(top)), __doc__)
-    pairs = files.pairs_in(*folders(root), root)
-    try:
-        splits = _split(pairs, root, config.data.seed)
-    except InputError:
-        for pair in pairs:  # a file that cannot be read is the earlier fault
-            records.read_pair(pair)
-        raise
-    names = {split: [pair.name for pair in members] for split, members in splits.items()}
-    key = files.tree_hash(pairs, root, names, config.data.classes)
-    return records.Source(name=key, description=str(root), splits=splits, classes=config.data.classes)
+    problems, split_problems, warnings = [], [], []
+    pairs = files.pairs_in(*folders(root), root, problems)
+    found, folds = _split(pairs, root, config, split_problems, warnings)
+    return records.source_of(
+        root,
+        found,
+        classes=config.data.classes,
+        folds=folds,
+        problems=problems,
+        split_problems=split_problems,
+        warnings=warnings,
+    )
 
 
-def _split(pairs, root, seed):
-    """Returns {'train': pairs, 'test': pairs}, by lists or by hash, neither of them empty."""
-    names = {pair.name for pair in pairs}
-    train, test = (_read_list(root / f'{split}.txt', names) for split in ('train', 'test'))
+def _split(pairs, root, config, problems, warnings):
+    """Returns {'train': pairs, 'test': pairs}, by folds, by lists or by hash, and {name: fold}."""
+    names = [pair.name for pair in pairs]
+    lists = {split: _read_list(root / f'{split}.txt', names, problems) for split in ('train', 'test')}
+    if config.data.fold is not None:
+        for split, chosen in lists.items():
+            if chosen is not None:
+                raise InputError(
+                    f'{root / split}.txt: lists a split, data.fold={config.data.fold} is another; unset one'
+                )
+        return splits.by_fold(pairs, root, config, problems)
+    train, test = lists['train'], lists['test']
     if train is None and test is None:
-        train, test = _split_by_hash(names, seed)
-    elif train is None or test is None:
-        train, test = train or names - test, test or names - train
-    elif train & test:
-        raise InputError(f'{root / "test.txt"}: {min(train & test)!r} is in train.txt as well; keep it in one list')
-    unused = len(names - train - test)
+        train, test = _split_by_hash(pairs, config.data)
+    elif train is None:
+        train = set(names) - test
+    elif test is None:
+        test = set(names) - train
+    both = train & test
+    problems += [f'{root / "test.txt"}: {name!r} is in train.txt as well; keep it in one list' for name in sorted(both)]
+    train = train - both
+    unused = len(set(names) - train - test)
     if unused:
-        logging.warning(
-            '%s: %d of %d images are in neither train.txt nor test.txt and left out', root, unused, len(names)
-        )
-    splits = {
+        warnings.append(f'{root}: {unused} of {len(names)} images are in neither train.txt nor test.txt and left out')
+    found = {
         split: [pair for pair in pairs if pair.name in chosen] for split, chosen in (('train', train), ('test', test))
     }
-    for split, members in splits.items():
-        if not members:
-            raise InputError(f'{root}: no image is left for {split}; {len(pairs)} found, at least two are needed')
-    return splits
+    problems += [
+        f'{root}: no image is left for {split}; {len(pairs)} found, at least two are needed'
+        for split, members in found.items()
+        if not members
+    ]
+    return found, {}
 
 
-def _read_list(path, names):
+def _read_list(path, names, problems):
     """Returns the set of names in a list, given with or without their ending, or None without such a file."""
     if not path.is_file():
         return None
-    lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
+    except UnicodeDecodeError:
+        raise InputError(f'{path}: is no UTF-8 text; save it as such') from None
     chosen = set()
     for line in filter(None, lines):
         stem = line if line in names else line.rpartition('.')[0]
-        if stem not in names:
-            raise InputError(f'{path}: no image is named {line!r}; correct the list')
-        chosen.add(stem)
-    if not chosen:
-        raise InputError(f'{path}: names no image; fill the list or remove it')
+        if stem in names:
+            chosen.add(stem)
+        else:
+            problems.append(f'{path}: no image is named {line!r}; correct the list')
+    if not any(lines):
+        problems.append(f'{path}: names no image; fill the list or remove it')
     return chosen
 
 
-def _split_by_hash(names, seed):
-    """Returns the sets of training and test names."""
-    places = {name: int(hashlib.sha256(f'{seed}/{name}'.encode()).hexdigest()[:8], 16) / 2**32 for name in names}
+def _split_by_hash(pairs, data):
+    """Returns the sets of training and test names; with `data.group_duplicates`, near-duplicates go together."""
+    if data.group_duplicates:
+        group_of = duplicates.groups_of_files([pair.image for pair in pairs])
+    else:
+        group_of = range(len(pairs))
+    first = {}
+    places = {}
+    for pair, group in zip(pairs, group_of, strict=True):
+        places[pair.name] = splits.place(first.setdefault(group, pair.name), data.seed)
     test = {name for name, place in places.items() if place < TEST_SHARE}
+    lowest, highest = min(places.values(), default=0), max(places.values(), default=0)
     if not test:
-        test = {min(places, key=places.get)}
-    if len(test) == len(names) > 1:
-        test.remove(max(places, key=places.get))
-    return names - test, test
+        test = {name for name, place in places.items() if place == lowest}
+    if len(test) == len(places) and lowest < highest:
+        test = {name for name in test if places[name] < highest}
+    return set(places) - test, test

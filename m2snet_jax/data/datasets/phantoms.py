@@ -8,6 +8,7 @@ Counts: `data.count` for training and `data.test_count` for the test, drawn from
 """
 
 import hashlib
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,6 +19,13 @@ from m2snet_jax.errors import InputError
 
 LESION_COUNTS = (0, 1, 2, 3)
 LESION_COUNT_PROBABILITIES = (0.12, 0.5, 0.25, 0.13)
+
+
+class Seed(NamedTuple):
+    """What a phantom is made from."""
+
+    name: str
+    numbers: tuple
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -31,14 +39,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return records.info(self)
 
     def _split_generators(self, dl_manager):
-        splits = self.builder_config.splits
-        return {split: self._generate_examples(split, seeds) for split, seeds in splits.items()}
+        return {split: self._generate_examples(seeds) for split, seeds in self.builder_config.splits.items()}
 
-    def _generate_examples(self, split, seeds):
+    def _generate_examples(self, seeds):
         for key, seed in enumerate(seeds):
-            image, mask = phantom(np.random.default_rng(seed))
+            image, mask = phantom(np.random.default_rng(seed.numbers))
             hashes = (hashlib.sha256(pixels.tobytes()).hexdigest() for pixels in (image, mask))
-            yield key, records.record(f'{split}_{key:04d}', image, mask, 1, *hashes)
+            yield key, records.record(seed.name, image, mask, 1, *hashes)
 
 
 def find(config):
@@ -51,8 +58,8 @@ def find(config):
             raise InputError(f'--config.data.{key}={count}: must be at least 1')
     # Training and test images come from two series of seeds, so neither changes with the other's length.
     splits = {
-        'train': [(data.seed, 0, index) for index in range(data.count)],
-        'test': [(data.seed, 1, index) for index in range(data.test_count)],
+        split: [Seed(f'{split}_{index:04d}', (data.seed, series, index)) for index in range(count)]
+        for series, (split, count) in enumerate((('train', data.count), ('test', data.test_count)))
     }
     key = f'seed{data.seed}_{data.count}_{data.test_count}'
     return records.Source(name=key, description='generated', splits=splits)

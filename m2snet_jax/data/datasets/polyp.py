@@ -17,13 +17,22 @@ in both halves, which flatters its scores (Kvasir-SEG and CVC-ClinicDB are the t
 """
 
 import tensorflow_datasets as tfds
-from absl import logging
 
-from m2snet_jax.data import files, records
+from m2snet_jax.data import download, files, records
 from m2snet_jax.errors import InputError
 
-TRAIN_COUNT = 1450
-TEST_COUNTS = {'CVC-300': 60, 'CVC-ClinicDB': 62, 'CVC-ColonDB': 380, 'ETIS-LaribPolypDB': 196, 'Kvasir': 100}
+COUNTS = {
+    'train': 1450,
+    'CVC-300': 60,
+    'CVC-ClinicDB': 62,
+    'CVC-ColonDB': 380,
+    'ETIS-LaribPolypDB': 196,
+    'Kvasir': 100,
+}
+ARCHIVES = {  # folder: id on Google Drive
+    'TrainDataset': '1lODorfB33jbd-im-qrtUgWnZXxB94F55',
+    'TestDataset': '1o8OfBvYE6K-EpDyvzsmMPndnUMwb540R',
+}
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -40,52 +49,35 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {split: self._generate_examples(pairs) for split, pairs in self.builder_config.splits.items()}
 
     def _generate_examples(self, pairs):
-        return records.records_of(pairs, self.builder_config.classes)
+        return records.records_of(pairs, self.builder_config)
 
 
 def find(config):
     """Returns the source of a folder in PraNet's layout: its pairs of files by set.
 
     Raises:
-        InputError: naming the folder or file that cannot be used.
+        InputError: naming the folder that cannot be used.
     """
     if config.data.classes != 1:
         raise InputError(f'--config.data.classes={config.data.classes}: polyps are one class')
-    root = files.find_top(
-        config.data.root, lambda top: _part(top, 'TrainDataset') or _part(top, 'TestDataset'), __doc__
-    )
-    train, tests = _part(root, 'TrainDataset'), _part(root, 'TestDataset')
+
+    def is_top(folder):
+        return files.part(folder, 'TrainDataset') or files.part(folder, 'TestDataset')
+
+    given = config.data.root or download.fetch('polyp', ARCHIVES, __doc__)
+    root = files.find_top(given, is_top, __doc__)
+    train, tests = files.part(root, 'TrainDataset'), files.part(root, 'TestDataset')
     if train is None:
         raise InputError(f'--config.data.root={root}: TestDataset found, TrainDataset is missing\n\n{__doc__}')
-    splits = {'train': _pairs(train, root)}
-    for name, count in TEST_COUNTS.items():
-        folder = tests and files.child(tests, name)
+    folders = {'train': train, **{name: tests and files.child(tests, name) for name in COUNTS if name != 'train'}}
+    splits, problems, warnings = {}, [], []
+    for name, folder in folders.items():
         if folder is None:
-            logging.warning('%s: test set %s (%d images) is missing and left out', root, name, count)
+            warnings.append(f'{root}: test set {name} ({COUNTS[name]} images) is missing and left out')
         else:
-            splits[name] = _pairs(folder, root)
+            images, masks = files.image_and_mask_folders(folder, ('images', 'image'), ('masks', 'mask'), __doc__)
+            splits[name] = files.pairs_in(images, masks, root, problems)
     if len(splits) == 1:
-        raise InputError(
-            f'--config.data.root={root}: none of the test sets {", ".join(TEST_COUNTS)} found\n\n{__doc__}'
-        )
-    for name, count in {'train': TRAIN_COUNT, **TEST_COUNTS}.items():
-        if name in splits and len(splits[name]) != count:
-            logging.warning('%s: %d images in %s, %d are published', root, len(splits[name]), name, count)
-    pairs = [pair for members in splits.values() for pair in members]
-    key = files.tree_hash(pairs, root, {name: len(members) for name, members in splits.items()})
-    return records.Source(name=key, description=str(root), splits=splits)
-
-
-def _part(top, name):
-    """Returns the folder of one half, whose name may be doubled, or None."""
-    part = files.child(top, name)
-    return part and (files.child(part, name) or part)
-
-
-def _pairs(folder, root):
-    """Returns the pairs of one set."""
-    images, masks = files.child(folder, 'images', 'image'), files.child(folder, 'masks', 'mask')
-    if not images or not masks:
-        lacking = 'images' if not images else 'masks'
-        raise InputError(f'{folder}: no folder {lacking} in it\n\n{__doc__}')
-    return files.pairs_in(images, masks, root)
+        sets = ', '.join(name for name in COUNTS if name != 'train')
+        raise InputError(f'--config.data.root={root}: none of the test sets {sets} found\n\n{__doc__}')
+    return records.source_of(root, splits, published=COUNTS, problems=problems, warnings=warnings)

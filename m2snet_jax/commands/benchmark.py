@@ -1,0 +1,159 @@
+"""Times prediction and training steps of a config on this machine.
+
+python -m m2snet_jax benchmark --config=NAME [--what=inference,training] [--batch=N] [--size=S] [--repeats=N] [--json]
+
+Compilation is timed apart; every timed run is waited for. A 2048³ float32 matrix product is timed beside, so that
+figures of other machines can be compared.
+"""
+
+import json
+import time
+
+from absl import flags
+
+from m2snet_jax.commands import parse, run
+from m2snet_jax.config import check_config
+from m2snet_jax.errors import InputError
+
+PRODUCT = 2048
+KINDS = ('inference', 'training')
+
+
+def main(argv):
+    """Runs the command; returns its exit status."""
+    return run(_main, argv)
+
+
+def _main(argv):
+    def define(values):
+        flags.DEFINE_list('what', list(KINDS), f'what to time, of {", ".join(KINDS)}', flag_values=values)
+        flags.DEFINE_integer('batch', None, "images a step; by default the config's", flag_values=values)
+        flags.DEFINE_integer('size', None, "side in pixels; by default the config's data.size", flag_values=values)
+        flags.DEFINE_integer('repeats', 10, 'timed runs of each step', flag_values=values)
+        flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
+
+    config, values, _ = parse(argv, __doc__, define)
+    for kind in values.what:
+        if kind not in KINDS:
+            raise InputError(f'--what={kind}: must be one of {", ".join(KINDS)}')
+    if values.repeats < 1:
+        raise InputError(f'--repeats={values.repeats}: must be at least 1')
+    config.batch = config.batch if values.batch is None else values.batch
+    config.data.size = config.data.size if values.size is None else values.size
+    check_config(config)
+
+    from m2snet_jax import mesh as devices
+
+    devices.use_compilation_cache()
+    mesh = devices.make_mesh()
+    devices.check_batch(config.batch, mesh)
+    results = {'device': devices.describe(mesh), 'product_gflops': product_gflops()}
+    for kind in values.what:
+        results[kind] = benchmark_model(kind, config, mesh, values.repeats)
+    print(json.dumps(results) if values.json else _table(results, config))
+
+
+def product_gflops():
+    """Returns GFLOP/s of a 2048³ float32 matrix product on the first device."""
+    import jax
+    import jax.numpy as jnp
+
+    matrix = jnp.ones((PRODUCT, PRODUCT), jnp.float32)
+    compiled = jax.jit(lambda a: a @ a).lower(matrix).compile()
+    return 2 * PRODUCT**3 / _time(lambda: compiled(matrix), 10)['p50'] / 1e9
+
+
+def benchmark_model(kind, config, mesh, repeats):
+    """Times one kind of step at `config.batch` and `config.data.size`: seconds, images/s, and the compiler's counts."""
+    import jax
+    import numpy as np
+
+    from m2snet_jax import mesh as devices
+
+    shape = (config.batch, config.data.size, config.data.size)
+    generator = np.random.default_rng(0)
+    image = generator.standard_normal((*shape, 3), np.float32)
+    mask = generator.integers(0, 2, (*shape, config.data.classes)).astype(np.float32)
+    batch = devices.shard({'image': image, 'mask': mask}, mesh)
+    step, arguments = (_prediction if kind == 'inference' else _training)(config, mesh, batch)
+    begun = time.perf_counter()
+    compiled = step.lower(*arguments).compile()
+    seconds = time.perf_counter() - begun
+
+    def once():
+        nonlocal arguments
+        outputs = compiled(*arguments)
+        if kind == 'training':  # the state was donated: the next step takes the new one
+            arguments = (outputs[0], *arguments[1:])
+        return jax.tree.leaves(outputs)
+
+    times = _time(once, repeats)
+    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    return {
+        'batch': config.batch,
+        'size': config.data.size,
+        'compile': seconds,
+        **times,
+        'images_per_second': config.batch / times['p50'],
+        'gflop': cost.get('flops', float('nan')) / 1e9,
+        'temporary_mib': memory.temp_size_in_bytes / 2**20,
+        'argument_mib': memory.argument_size_in_bytes / 2**20,
+    }
+
+
+def _prediction(config, mesh, batch):
+    from flax import nnx
+
+    from m2snet_jax import mesh as devices
+    from m2snet_jax.predictor import make_predict_step
+    from m2snet_jax.training.loop import build_model
+
+    graph, params, batch_stats = nnx.split(build_model(config), nnx.Param, nnx.BatchStat)
+    state = devices.replicate((params, batch_stats), mesh)
+    return make_predict_step(graph), (*state, batch['image'])
+
+
+def _training(config, mesh, batch):
+    from flax import nnx
+
+    from m2snet_jax import mesh as devices
+    from m2snet_jax.training.loop import build_lossnet, build_model, build_optimizer
+    from m2snet_jax.training.step import create_train_state, make_train_step
+
+    optimizer = build_optimizer(config, total=100, epoch_steps=1)
+    graph, state = create_train_state(build_model(config), optimizer)
+    lossnet = build_lossnet(config)
+    lossnet_graph, lossnet_params = (None, None) if lossnet is None else nnx.split(lossnet)
+    step = make_train_step(graph, optimizer, lossnet_graph, bce=config.loss.bce, lossnet_weight=config.loss.lossnet)
+    return step, (*devices.replicate((state, lossnet_params), mesh), batch)
+
+
+def _time(once, repeats):
+    """Runs `once` twice to warm up and `repeats` times timed, waiting for its result each time."""
+    import jax
+    import numpy as np
+
+    seconds = []
+    for index in range(repeats + 2):
+        begun = time.perf_counter()
+        jax.block_until_ready(once())
+        if index >= 2:
+            seconds.append(time.perf_counter() - begun)
+    return {'p50': float(np.median(seconds)), 'p95': float(np.percentile(seconds, 95)), 'best': min(seconds)}
+
+
+def _table(results, config):
+    """Returns the results in words."""
+    lines = [
+        f'{config.model.name}, {config.model.encoder}, {config.dtype}, LossNet weight {config.loss.lossnet}',
+        f'device: {results["device"]}; {PRODUCT}³ float32 product: {results["product_gflops"]:.0f} GFLOP/s',
+    ]
+    for kind in KINDS:
+        if one := results.get(kind):
+            lines.append(
+                f'{kind}, {one["batch"]} × {one["size"]}²: p50 {one["p50"]:.3f} s, p95 {one["p95"]:.3f} s, best '
+                f'{one["best"]:.3f} s, {one["images_per_second"]:.2f} images/s; compiled in {one["compile"]:.1f} s; '
+                f"by the compiler's count {one['gflop']:.1f} GFLOP, {one['temporary_mib']:.0f} MiB of temporaries, "
+                f'{one["argument_mib"]:.0f} MiB of arguments'
+            )
+    return '\n'.join(lines)

@@ -1,0 +1,181 @@
+"""Which example is in which split: folds, images held out for validation, names left out of training.
+
+All of it depends on `data.seed` and on the names, never on the seed of the run.
+"""
+
+import csv
+import hashlib
+from pathlib import Path
+
+from m2snet_jax.data import duplicates
+from m2snet_jax.errors import InputError
+
+FOLDS_FILE = 'folds.csv'
+VALIDATION, EXCLUDED = 'validation', 'excluded'
+
+
+def by_fold(pairs, root, config, problems):
+    """Splits pairs by `data.fold`: it is the test, the other folds train; without it, all of them train.
+
+    Folds come from `data.folds_file`, else from a `folds.csv` in the folder of the data, else they are dealt into
+    `data.folds`, of equal size and with equal shares of each label. With `data.group_duplicates` they are always
+    dealt, near-duplicates together.
+
+    Args:
+        pairs: of files.
+        root: the folder of the data.
+        config: `data.{fold, folds, folds_file, group_duplicates, seed}` are read.
+        problems: list that gets a line for each fault of a file of folds.
+
+    Returns:
+        (splits, folds): {'train': pairs, 'test': pairs} and {name: fold}.
+    """
+    data = config.data
+    if data.fold is None:
+        return {'train': pairs}, {}
+    if data.folds < 2:
+        raise InputError(f'--config.data.folds={data.folds}: must be at least 2')
+    if not 0 <= data.fold < data.folds:
+        raise InputError(f'--config.data.fold={data.fold}: there are the folds 0 to {data.folds - 1}')
+    path = _folds_file(root, data)
+    folds = deal(pairs, data) if path is None else read_folds(path, [pair.name for pair in pairs], data.folds, problems)
+    splits = {'train': [], 'test': []}
+    for pair in pairs:
+        if pair.name in folds:
+            splits['test' if folds[pair.name] == data.fold else 'train'].append(pair)
+    problems += [f'{root}: no image is left for {split}; {len(pairs)} found' for split in splits if not splits[split]]
+    return splits, folds
+
+
+def deal(pairs, data):
+    """Returns {name: fold}: larger groups of near-duplicates first, each to the fold that has least of its labels."""
+    group_of = (
+        duplicates.groups_of_files([pair.image for pair in pairs]) if data.group_duplicates else range(len(pairs))
+    )
+    members = {}
+    for pair, group in zip(pairs, group_of, strict=True):
+        members.setdefault(group, []).append(pair)
+    order = sorted(members.values(), key=lambda group: (-len(group), place(group[0].name, data.seed)))
+    totals = {label: sum(pair.label == label for pair in pairs) for label in {pair.label for pair in pairs}}
+    shares = [dict.fromkeys(totals, 0.0) for _ in range(data.folds)]  # of all images of a label
+    counts = [0] * data.folds
+    folds = {}
+    for group in order:
+        fold = min(range(data.folds), key=lambda fold: (sum(shares[fold][pair.label] for pair in group), counts[fold]))
+        for pair in group:
+            folds[pair.name] = fold
+            shares[fold][pair.label] += 1 / totals[pair.label]
+            counts[fold] += 1
+    return folds
+
+
+def read_folds(path, names, count, problems):
+    """Returns {name: fold} of a CSV file with the columns name and fold, the folds being 0 to `count` − 1.
+
+    Args:
+        path: of the file.
+        names: all that must be in it, and no other.
+        count: of folds.
+        problems: list that gets a line for each fault.
+    """
+    try:
+        with Path(path).open(encoding='utf-8-sig', newline='') as file:
+            reader = csv.DictReader(file)
+            rows = [(row.get('name'), row.get('fold')) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f'{path}: cannot be read as a table ({error})') from None
+    if not {'name', 'fold'} <= set(reader.fieldnames or ()):
+        raise InputError(f'{path}: the first line must name the columns name and fold')
+    folds, known = {}, set(names)
+    for name, fold in rows:
+        if name not in known:
+            problems.append(f'{path}: no image is named {name!r}; correct the list')
+        elif name in folds:
+            problems.append(f'{path}: {name!r} stands there twice; keep one')
+        elif fold not in map(str, range(count)):
+            problems.append(f'{path}: {name!r} has fold {fold!r}, data.folds={count} knows 0 to {count - 1}')
+        else:
+            folds[name] = int(fold)
+    problems += [f'{path}: {name!r} is missing; give it a fold' for name in names if name not in folds]
+    problems += [
+        f'{path}: fold {fold} is empty; data.folds={count}' for fold in range(count) if fold not in folds.values()
+    ]
+    return folds
+
+
+def in_use(source, config):
+    """Returns {split: the split in use of each of its members} after `data.exclude` and `data.validation`.
+
+    Members of 'train' that `exclude` names are in 'excluded', and those held out in 'validation'.
+
+    Raises:
+        InputError: a list that cannot be used, or nothing is left to train on.
+    """
+    used = {split: [split] * len(members) for split, members in source.splits.items()}
+    train, excluded = source.splits['train'], _read_excluded(config.data.exclude, source)
+    left = [member for member in train if member.name not in excluded]
+    held_out = _held_out(left, config.data) if config.data.validation is not None and left else set()
+    if len(held_out) == len(left):
+        raise InputError(
+            f'--config.data.exclude={config.data.exclude}, --config.data.validation={config.data.validation}: '
+            f'of {len(train)} training images none is left'
+        )
+    used['train'] = [
+        EXCLUDED if member.name in excluded else VALIDATION if member.name in held_out else 'train' for member in train
+    ]
+    return used
+
+
+def clip_of(name):
+    """Returns the clip that a frame belongs to, '' for a single image."""
+    return name.rpartition('/')[0]
+
+
+def place(name, seed):
+    """Returns where a name stands in a deterministic shuffled order, from 0 up to 1."""
+    return int(hashlib.sha256(f'{seed}/{name}'.encode()).hexdigest()[:8], 16) / 2**32
+
+
+def _folds_file(root, data):
+    """Returns the path of the file of folds in use, or None when they are to be dealt."""
+    if data.folds_file is not None and data.group_duplicates:
+        raise InputError(
+            f'--config.data.folds_file={data.folds_file}: gives folds, data.group_duplicates deals them; unset one'
+        )
+    if data.folds_file is not None:
+        return Path(data.folds_file).expanduser()
+    found = root / FOLDS_FILE
+    return found if found.is_file() and not data.group_duplicates else None
+
+
+def _read_excluded(path, source):
+    """Returns the names in the file `data.exclude`, checked against those of all splits."""
+    if path is None:
+        return set()
+    try:
+        lines = Path(path).expanduser().read_text(encoding='utf-8-sig').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f'--config.data.exclude={path}: cannot be read ({error})') from None
+    excluded = {line.strip() for line in lines if line.strip()}
+    unknown = excluded - {member.name for members in source.splits.values() for member in members}
+    if unknown:
+        raise InputError(f'{path}: no image is named {min(unknown)!r}; correct the list')
+    return excluded
+
+
+def _held_out(members, data):
+    """Returns the names of those held out: whole clips, and whole groups where `data.group_duplicates` is set."""
+    if data.validation <= 0:
+        raise InputError(f'--config.data.validation={data.validation}: give a share below 1 or a number of images')
+    wanted = max(1, round(data.validation * len(members) if data.validation < 1 else data.validation))
+    if data.group_duplicates and hasattr(members[0], 'image'):
+        group_of = duplicates.groups_of_files([member.image for member in members])
+    else:
+        group_of = range(len(members))
+    units, held_out = {}, set()
+    for member, group in zip(members, group_of, strict=True):
+        units.setdefault(clip_of(member.name) or group, []).append(member.name)
+    for unit in sorted(units.values(), key=lambda unit: place(unit[0], data.seed)):
+        if len(held_out) < wanted:
+            held_out.update(unit)
+    return held_out

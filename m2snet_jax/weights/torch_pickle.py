@@ -1,0 +1,269 @@
+"""The pickle inside a PyTorch file, interpreted without being able to run anything.
+
+`pickletools` of the standard library splits a pickle into opcodes. Those that a state dict needs act on a plain stack;
+the only functions are the few of `_ADMITTED`, which note down where a tensor lies in the file. Any other name or opcode
+is refused by its name. What a hostile pickle does to a real unpickler (calls, imports, huge memos, endless hashes) has
+no counterpart here.
+"""
+
+import math
+import pickletools
+from dataclasses import dataclass, replace
+
+import ml_dtypes
+import numpy as np
+
+from m2snet_jax.errors import InputError
+
+_MOST_OPCODES = 500_000  # a Res2Net-101 with the state of its optimizer takes about 50,000
+
+
+def unpickle(file):
+    """Interprets the pickle that begins at the file's position and leaves the position behind its end.
+
+    Args:
+        file: has `read`, `readline` and `tell`.
+
+    Returns:
+        The pickled value, in which tensors are `Tensor`, dicts hold their string keys only (no other can name a
+        tensor) and sets are lists; and `{storage key: Storage}` of every storage that it mentions.
+
+    Raises:
+        InputError: the pickle asks for something that no state dict needs, or has no end.
+        Exception: any other, ValueError with a reason where there is one: the bytes make no sense.
+    """
+    stack, marks, memo, storages = [], [], {}, {}
+
+    def pop_mark():
+        start = marks.pop()
+        items = stack[start:]
+        del stack[start:]
+        return items
+
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        if number == _MOST_OPCODES:
+            raise InputError(f'its pickle has more than {_MOST_OPCODES:,} opcodes: no state dict')
+        match opcode.name:
+            case 'BININT' | 'BININT1' | 'BININT2' | 'LONG1' | 'LONG4' | 'INT' | 'LONG' | 'BINFLOAT' | 'FLOAT':
+                stack.append(argument)
+            case 'BINUNICODE' | 'SHORT_BINUNICODE' | 'BINUNICODE8' | 'UNICODE':
+                stack.append(argument)
+            case 'BINSTRING' | 'SHORT_BINSTRING' | 'STRING' | 'BINBYTES' | 'SHORT_BINBYTES' | 'BINBYTES8':
+                stack.append(argument)
+            case 'NONE' | 'NEWTRUE' | 'NEWFALSE' | 'EMPTY_TUPLE':
+                stack.append({'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'EMPTY_TUPLE': ()}[opcode.name])
+            case 'BINPUT' | 'LONG_BINPUT' | 'PUT':
+                _expect_counts(argument)
+                memo[argument] = stack[-1]
+            case 'MEMOIZE':
+                memo[len(memo)] = stack[-1]
+            case 'BINGET' | 'LONG_BINGET' | 'GET':
+                stack.append(memo[argument])
+            case 'MARK':
+                marks.append(len(stack))
+            case 'TUPLE1' | 'TUPLE2' | 'TUPLE3':
+                start = len(stack) - int(opcode.name[-1])
+                stack[start:] = [tuple(stack[start:])]
+            case 'TUPLE' | 'FROZENSET':
+                stack.append(tuple(pop_mark()))
+            case 'EMPTY_LIST' | 'EMPTY_SET':
+                stack.append([])
+            case 'LIST':
+                stack.append(pop_mark())
+            case 'APPEND' | 'APPENDS' | 'ADDITEMS':
+                values = [stack.pop()] if opcode.name == 'APPEND' else pop_mark()
+                _expect(stack[-1], list).extend(values)
+            case 'EMPTY_DICT':
+                stack.append({})
+            case 'DICT':
+                stack.append(_dictionary(pop_mark()))
+            case 'SETITEM' | 'SETITEMS':
+                items = [stack.pop(), stack.pop()][::-1] if opcode.name == 'SETITEM' else pop_mark()
+                _expect(stack[-1], dict).update(_dictionary(items))
+            case 'GLOBAL':
+                stack.append(_admitted(*argument.split(' ', 1)))
+            case 'STACK_GLOBAL':
+                name, module = stack.pop(), stack.pop()
+                stack.append(_admitted(_expect(module, str), _expect(name, str)))
+            case 'INST':
+                stack.append(_call(_admitted(*argument.split(' ', 1)), tuple(pop_mark())))
+            case 'REDUCE' | 'NEWOBJ':
+                arguments, function = stack.pop(), stack.pop()
+                stack.append(_call(function, arguments))
+            case 'BUILD':
+                stack.pop()  # attributes, as the `_metadata` of a state dict
+                _expect(stack[-1], (dict, Tensor))
+            case 'BINPERSID':
+                root, storage = _storage(*_expect(stack.pop(), tuple))
+                if storages.setdefault(root.key, root) != root:
+                    raise ValueError(f'storage {printable(root.key)} is described in two ways')
+                stack.append(storage)
+            case 'PROTO' | 'FRAME':
+                pass
+            case 'STOP':
+                return stack.pop(), storages
+            case name:
+                raise ValueError(f'its pickle uses the opcode {name}, which no state dict needs')
+
+
+@dataclass(frozen=True, slots=True)
+class _Type:
+    stored: np.dtype
+    returned: np.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """`count` elements of the storage `key`, from its element `first` on."""
+
+    key: str
+    type: _Type
+    count: int
+    first: int = 0
+
+    def nbytes(self):
+        return self.count * self.type.stored.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A view of a storage: offset and strides count elements of `type`."""
+
+    storage: Storage
+    type: _Type
+    offset: int
+    size: tuple
+    stride: tuple
+
+    def nbytes(self):
+        """Returns the size of `array`, which an expanded view can make far larger than the storage."""
+        return math.prod(self.size) * self.type.returned.itemsize
+
+    def array(self, buffer, start):
+        """Returns a contiguous copy of the elements; `start` is where the storage begins in the buffer."""
+        if 0 in self.size:
+            return np.zeros(self.size, self.type.returned)
+        start += self.storage.first * self.storage.type.stored.itemsize + self.offset * self.type.stored.itemsize
+        strides = [step * self.type.stored.itemsize for step in self.stride]
+        return np.ndarray(self.size, self.type.stored, buffer, start, strides).astype(self.type.returned, order='C')
+
+
+def _storage(kind, key_type, key, location, count, view=None):
+    """Returns the storage that a persistent id describes, whole, and the part of it that is meant."""
+    if kind != 'storage':
+        raise ValueError('its pickle refers to something that is not a storage')
+    root = Storage(_expect(key, str), _expect(key_type, _Type), count)
+    first, length = (0, count) if view is None else view[1:]  # a storage that is a part of another: before PyTorch 0.4
+    _expect_counts(count, first, length)
+    if first + length > count:
+        raise ValueError(f'a part of storage {printable(key)} reaches beyond it')
+    return root, replace(root, first=first, count=length)
+
+
+def _tensor(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None, *, element_type=None):
+    element_type = element_type or _expect(storage, Storage).type
+    if metadata or not len(size) == len(stride) <= 64:
+        raise ValueError('a tensor that is a conjugate or negated view, or has not as many strides as dimensions')
+    size, stride = tuple(size), tuple(stride)
+    _expect_counts(offset, *size, *stride)
+    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+    if 0 not in size and (last + 1) * element_type.stored.itemsize > storage.nbytes():
+        raise ValueError(f'a tensor of shape {size} reaches beyond its storage of {storage.nbytes():,} bytes')
+    return Tensor(storage, element_type, offset, size, stride)
+
+
+def _typed_tensor(storage, offset, size, stride, requires_grad, hooks, element_type, metadata=None):
+    return _tensor(storage, offset, size, stride, metadata=metadata, element_type=_expect(element_type, _Type))
+
+
+def _parameter(tensor, *_):
+    return _expect(tensor, Tensor)
+
+
+def _tensor_of_class(function, tensor_class, arguments, attributes):
+    if function is _tensor_of_class:
+        raise ValueError('a tensor class inside another')
+    return _parameter(_call(function, arguments))
+
+
+def _dictionary(items):
+    """Returns the dict of [key, value, key, value, …]; string keys only: others can be made to hash slowly or alike."""
+    return {key: value for key, value in zip(items[::2], items[1::2], strict=True) if type(key) is str}
+
+
+def _ordered_dict(pairs=()):
+    """Python 2 hands over the items. They are taken out: a thousand calls that share one long list would take hours."""
+    ordered = {key: value for key, value in pairs if type(key) is str}
+    if pairs:
+        _expect(pairs, list).clear()
+    return ordered
+
+
+def _call(function, arguments):
+    if not callable(function) or len(_expect(arguments, tuple)) > 8:  # callable means: a function of _ADMITTED
+        raise ValueError('its pickle calls something that is not a function')
+    return function(*arguments)
+
+
+def _admitted(module, name):
+    full = f'{module}.{name}'
+    if full not in _ADMITTED:
+        raise InputError(
+            f'refused: it asks for {printable(full)}, which no state dict needs; nothing was run '
+            '(if you trust its origin, save its state_dict() alone)'
+        )
+    return _ADMITTED[full]
+
+
+def _expect_counts(*counts):
+    if not all(type(count) is int and 0 <= count < 2**63 for count in counts):
+        raise ValueError('a size, stride or offset is not a count')
+
+
+def _expect(value, kind):
+    if not isinstance(value, kind):
+        raise ValueError('its pickle puts one thing where another belongs')
+    return value
+
+
+def printable(name):
+    """Returns a name that a file gave, fit for a one-line message."""
+    name = name if len(name) <= 120 else f'{name[:119]}…'
+    return name if name.isprintable() else ascii(name)
+
+
+_FLOATS = ('float64', 'float32', 'float16', 'complex128', 'complex64')
+_INTEGERS = ('int64', 'int32', 'int16', 'int8', 'uint64', 'uint32', 'uint16', 'uint8')
+_TYPES = {
+    **{name: _Type(np.dtype(name), np.dtype(name)) for name in (*_FLOATS, *_INTEGERS)},
+    'bfloat16': _Type(np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)),
+    'bool': _Type(np.dtype(np.uint8), np.dtype(bool)),  # numpy trusts a bool to be 0 or 1, a file can hold any byte
+}
+_ADMITTED = {
+    'collections.OrderedDict': _ordered_dict,
+    'torch.Size': lambda items=(): tuple(items[:64]),
+    'torch.device': lambda *_: None,
+    'torch._utils._rebuild_tensor': _tensor,
+    'torch._utils._rebuild_tensor_v2': _tensor,
+    'torch._utils._rebuild_tensor_v3': _typed_tensor,
+    'torch._utils._rebuild_parameter': _parameter,
+    'torch._utils._rebuild_parameter_with_state': _parameter,
+    'torch._tensor._rebuild_from_type_v2': _tensor_of_class,
+    'torch.Tensor': None,
+    'torch.nn.parameter.Parameter': _parameter,
+    'torch.storage.UntypedStorage': _TYPES['uint8'],
+    'torch.storage._UntypedStorage': _TYPES['uint8'],
+    'torch.FloatStorage': _TYPES['float32'],
+    'torch.DoubleStorage': _TYPES['float64'],
+    'torch.HalfStorage': _TYPES['float16'],
+    'torch.BFloat16Storage': _TYPES['bfloat16'],
+    'torch.ComplexFloatStorage': _TYPES['complex64'],
+    'torch.ComplexDoubleStorage': _TYPES['complex128'],
+    'torch.LongStorage': _TYPES['int64'],
+    'torch.IntStorage': _TYPES['int32'],
+    'torch.ShortStorage': _TYPES['int16'],
+    'torch.CharStorage': _TYPES['int8'],
+    'torch.ByteStorage': _TYPES['uint8'],
+    'torch.BoolStorage': _TYPES['bool'],
+    **{f'torch.{name}': element_type for name, element_type in _TYPES.items()},
+}

@@ -1,0 +1,123 @@
+"""The layers against dense convolutions, closed forms and jax's own operations, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from m2snet_jax.model import layers
+from m2snet_jax.model.subtraction import CHANNELS, FullOneFilter, absolute
+
+
+@pytest.fixture(autouse=True)
+def _float64(float64):
+    """Every test here runs in float64."""
+
+
+def random(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape))
+
+
+@pytest.mark.parametrize('size', [3, 5])
+@pytest.mark.parametrize('training', [True, False])
+def test_full_one_filter_is_a_dense_convolution_with_ones(size, training):
+    """Output and gradient equal the 64→64 convolution that the released program runs, borders included."""
+    ours = FullOneFilter(size, param_dtype=jnp.float64)
+    ours.norm.scale[...], ours.norm.bias[...] = random(CHANNELS, seed=1), random(CHANNELS, seed=2)
+    ours.norm.mean[...], ours.norm.var[...] = random(CHANNELS, seed=3), random(CHANNELS, seed=4) ** 2
+    dense = layers.Conv(CHANNELS, CHANNELS, size, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    dense.kernel[...] = jnp.ones_like(dense.kernel[...])
+    norm = nnx.clone(ours.norm)
+    for module in (ours, norm):
+        module.train() if training else module.eval()
+    x, weights = random(2, 7, 9, CHANNELS, seed=5), random(2, 7, 9, CHANNELS, seed=6)
+
+    def cheap(x):
+        return (nnx.merge(*nnx.split(ours), copy=True)(x) * weights).sum()
+
+    def full(x):
+        return (nnx.relu(nnx.merge(*nnx.split(norm), copy=True)(dense(x))) * weights).sum()
+
+    for first, second in zip(jax.value_and_grad(cheap)(x), jax.value_and_grad(full)(x), strict=True):
+        np.testing.assert_allclose(first, second, rtol=0, atol=1e-12 * np.abs(second).max())
+    ours(x), norm(dense(x))
+    np.testing.assert_allclose(ours.norm.mean[...], norm.mean[...], rtol=1e-12)
+    np.testing.assert_allclose(ours.norm.var[...], norm.var[...], rtol=1e-12)
+
+
+@pytest.mark.parametrize('source', [(4, 6), (5, 7), (11, 3)])
+@pytest.mark.parametrize('target', [(4, 6), (8, 12), (9, 13), (3, 2)])
+def test_resize_is_bilinear_with_half_pixel_centres(source, target):
+    x = random(2, *source, 3)
+    truth = jax.image.resize(x, (2, *target, 3), 'bilinear', antialias=False)
+    np.testing.assert_allclose(layers.resize(x, *target), truth, rtol=0, atol=1e-12)
+
+
+def test_convolution_of_one_pixel_equals_the_general_one():
+    conv = layers.Conv(5, 7, 1, use_bias=True, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    x = random(2, 4, 3, 5)
+    truth = jax.lax.conv_general_dilated(
+        x, conv.kernel[...], (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+    np.testing.assert_allclose(conv(x), truth + conv.bias[...], rtol=1e-12)
+
+
+def test_batch_norm_normalises_by_the_biased_and_remembers_the_unbiased_variance():
+    norm, x = layers.BatchNorm(3, param_dtype=jnp.float64), random(2, 3, 4, 3) * 5 + 2
+    y = norm(x)
+    flat = np.asarray(x).reshape(-1, 3)
+    np.testing.assert_allclose(y, (x - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5), rtol=1e-12)
+    np.testing.assert_allclose(norm.mean[...], 0.1 * flat.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-12)
+    norm.eval()
+    before = norm.mean[...]
+    np.testing.assert_allclose(norm(x), (x - norm.mean[...]) / np.sqrt(norm.var[...] + 1e-5), rtol=1e-12)
+    np.testing.assert_array_equal(norm.mean[...], before)
+
+
+def test_batch_norm_statistics_survive_a_mean_far_from_zero():
+    """In float32 a one-pass variance would lose every digit here."""
+    x = (np.random.default_rng(0).standard_normal((2, 16, 16, 1)) + 1e3).astype(np.float32)
+    norm = layers.BatchNorm(1)
+    y = np.asarray(norm(jnp.asarray(x)), np.float64)
+    truth = (x.astype(np.float64) - x.mean(dtype=np.float64)) / np.sqrt(x.var(dtype=np.float64) + 1e-5)
+    np.testing.assert_allclose(y, truth, atol=1e-3)
+
+
+def test_average_pool_divides_by_nine_at_the_border_too():
+    x = jnp.ones((1, 4, 4, 1))
+    truth = np.array([[4, 6, 6, 4], [6, 9, 9, 6], [6, 9, 9, 6], [4, 6, 6, 4]]) / 9
+    np.testing.assert_allclose(layers.average_pool(x, 1)[0, :, :, 0], truth, rtol=1e-12)
+    np.testing.assert_allclose(layers.average_pool(x, 2)[0, :, :, 0], truth[::2, ::2], rtol=1e-12)
+
+
+def test_average_pool_ceil_averages_the_pixels_inside():
+    x = jnp.arange(15.0).reshape(1, 3, 5, 1)
+    truth = [[(0 + 1 + 5 + 6) / 4, (2 + 3 + 7 + 8) / 4, (4 + 9) / 2], [(10 + 11) / 2, (12 + 13) / 2, 14]]
+    np.testing.assert_allclose(layers.average_pool_ceil(x, 2)[0, :, :, 0], truth, rtol=1e-12)
+    assert layers.average_pool_ceil(x, 1) is x
+
+
+@pytest.mark.parametrize('size', [3, 5, 31])
+def test_box_sum_is_a_window_of_ones(size):
+    x = random(1, 33, 40, 1)
+    padded = np.pad(np.asarray(x[0, :, :, 0]), size // 2)
+    truth = np.lib.stride_tricks.sliding_window_view(padded, (size, size)).sum((2, 3))
+    np.testing.assert_allclose(layers.box_sum(x, size)[0, :, :, 0], truth, rtol=0, atol=1e-12 * size**2)
+
+
+def test_absolute_has_gradient_zero_at_zero():
+    np.testing.assert_array_equal(jax.vmap(jax.grad(absolute))(jnp.array([-2.0, 0.0, 3.0])), [-1, 0, 1])
+    np.testing.assert_array_equal(absolute(jnp.array([-2.0, 0.0, 3.0])), [2, 0, 3])
+
+
+def test_initial_weights_follow_pytorch():
+    """Uniform ±1/√fan_in for weight and bias; He-normal fan-out in the encoder."""
+    conv = layers.Conv(64, 64, use_bias=True, rngs=nnx.Rngs(0))
+    bound = (3 * 3 * 64) ** -0.5
+    for values in (conv.kernel[...], conv.bias[...]):
+        assert 0.9 * bound < np.abs(values).max() <= bound
+        assert abs(np.std(values) / (bound / 3**0.5) - 1) < 0.15
+    encoder = layers.Conv(32, 64, init=layers.he_normal_fan_out, rngs=nnx.Rngs(0))
+    assert abs(np.std(encoder.kernel[...]) / (2 / (9 * 64)) ** 0.5 - 1) < 0.03

@@ -1,0 +1,71 @@
+"""Losses against closed forms and literal loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from m2snet_jax import LossNet, structure_loss
+
+
+def literal(logits, mask, bce):
+    """Per image and class, with loops, after the papers."""
+    losses, entropies = [], []
+    for image in range(logits.shape[0]):
+        for channel in range(logits.shape[3]):
+            z, m = logits[image, :, :, channel], mask[image, :, :, channel]
+            padded = np.pad(m, 15)
+            window = [
+                [padded[y : y + 31, x : x + 31].sum() / 961 for x in range(m.shape[1])] for y in range(m.shape[0])
+            ]
+            w, p = 1 + 5 * np.abs(np.array(window) - m), 1 / (1 + np.exp(-z))
+            entropy = -(m * np.log(p) + (1 - m) * np.log(1 - p))
+            intersection = (p * m * w).sum()
+            losses.append(1 - (intersection + 1) / (((p + m) * w).sum() - intersection + 1))
+            entropies.append(entropy.mean() if bce == 'mean' else (w * entropy).sum() / w.sum())
+    return np.mean(losses) + np.mean(entropies)
+
+
+@pytest.mark.parametrize('bce', ['mean', 'weighted'])
+@pytest.mark.parametrize('classes', [1, 3])
+def test_structure_loss(bce, classes, float64):
+    rng = np.random.default_rng(0)
+    logits, mask = rng.standard_normal((2, 20, 34, classes)) * 3, rng.random((2, 20, 34, classes))
+    assert float(structure_loss(logits, mask, bce)) == pytest.approx(literal(logits, mask, bce), rel=1e-12)
+
+
+def test_structure_loss_is_finite_for_huge_logits():
+    mask = jnp.concatenate([jnp.zeros((1, 8, 8, 1)), jnp.ones((1, 8, 8, 1))])
+    value, gradient = jax.value_and_grad(structure_loss)(jnp.full((2, 8, 8, 1), 1e4), mask)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+def test_structure_loss_names_its_choices():
+    with pytest.raises(ValueError, match="'mean' or 'weighted', not 'sum'"):
+        structure_loss(jnp.zeros((1, 4, 4, 1)), jnp.zeros((1, 4, 4, 1)), 'sum')
+
+
+def test_structure_loss_computes_in_float32_at_least():
+    logits, mask = jnp.ones((1, 40, 40, 1), jnp.bfloat16), jnp.ones((1, 40, 40, 1), jnp.bfloat16)
+    assert structure_loss(logits, mask).dtype == jnp.float32
+
+
+def test_lossnet_is_zero_where_map_and_mask_agree_and_moves_only_the_map():
+    lossnet = LossNet(size=32, rngs=nnx.Rngs(0))
+    logits = jnp.asarray(np.random.default_rng(0).standard_normal((2, 40, 40, 1)), jnp.float32)
+    assert float(lossnet(logits, jax.nn.sigmoid(logits))) == 0
+    mask = jnp.round(jax.nn.sigmoid(-logits))
+    loss, (to_logits, to_mask) = jax.value_and_grad(lambda a, b: lossnet(a, b), (0, 1))(logits, mask)
+    assert loss > 0.1
+    assert np.abs(to_logits).max() > 0
+    assert np.abs(to_mask).max() == 0
+
+
+def test_lossnet_compares_each_class_by_itself():
+    lossnet = LossNet(size=32, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    logits, mask = (jnp.asarray(rng.random((2, 32, 32, 2)), jnp.float32) for _ in range(2))
+    apart = [lossnet(logits[..., k : k + 1], mask[..., k : k + 1]) for k in range(2)]
+    assert float(lossnet(logits, mask)) == pytest.approx(np.mean(apart), rel=1e-5)
