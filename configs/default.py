@@ -22,9 +22,13 @@ def get_config(variant=None):
     config.model.name = 'm2snet'  # 'm2snet' or 'msnet'
     config.model.encoder = 'res2net50'  # 'res2net50', 'res2net101', or 'res2net14' (for tests)
 
+    config.model.encoder_weights = config_dict.placeholder(str)  # start of the encoder: name, .pth or .safetensors file
+    config.model.weights = config_dict.placeholder(str)  # start of the whole model: a run's folder or a file
+
     config.loss = ConfigDict()
     config.loss.bce = 'mean'  # 'mean' is released (a legacy argument cancels the weights); 'weighted' is the paper's
     config.loss.lossnet = 0.1  # weight of LossNet, 0 switches it off; released: 0.1
+    config.loss.lossnet_weights = config_dict.placeholder(str)  # 'vgg16' or a file; unset: random, not the papers'
     config.loss.lossnet_size = 224  # side in pixels at which LossNet compares map and mask; released: 224
 
     config.optimizer = ConfigDict()

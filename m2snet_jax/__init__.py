@@ -12,7 +12,9 @@ _HOMES = {
     'LossNet': 'model.lossnet',
     'M2SNet': 'model.m2snet',
     'MSNet': 'model.m2snet',
+    'Predictor': 'predictor',
     'load_config': 'config',
+    'load_model': 'predictor',
     'structure_loss': 'model.losses',
     'train_and_evaluate': 'training.loop',
 }

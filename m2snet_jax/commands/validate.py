@@ -45,7 +45,7 @@ def _main(argv):
     report = inspect(config, _show_progress)
     if values.output is not None:
         _write(Path(values.output), 'validate.json', json.dumps(report, indent=1) + '\n')
-        if report['near_duplicates']['pairs']:
+        if report['near_duplicates']['pairs'] and config.data.name != 'phantoms':  # which have no files
             _write(Path(values.output), 'duplicates.html', duplicates_page(report))
     print(json.dumps(report) if values.json else _text(report))
     return 1 if report['problems'] else 0
@@ -69,7 +69,7 @@ def _text(report):
     if report['manifest_hash']:
         lines.append(f'manifest {report["manifest_hash"]}, {report["manifest"]}')
     else:
-        lines.append('no manifest: there are files that cannot be used')
+        lines.append('no manifest: the problems stand in the way')
     return '\n'.join(lines)
 
 

@@ -23,13 +23,11 @@ class Look:
     """What was seen of one example.
 
     Attributes:
-        split, name, label: as in the source, the split as it is in use.
-        path: of the image, or its name where it is generated.
+        split, name, label, path: the split as it is in use, and the path, '' where images are generated.
         faults: a line for each file that cannot be used; if there are any, what follows is unset.
         image_sha256, size (height, width), thumbnail: of the image.
-        kind: of the mask, '0/255', '0/1', 'not clean' or 'classes'.
-        levels: number of the mask's pixels at each level or class index, int [256].
-        foreground: share of its pixels.
+        kind, levels, foreground: of the mask, '0/255', '0/1', 'not clean' or 'classes'; the number of pixels at each
+            level or class index, int [256]; the share of its pixels.
     """
 
     split: str
@@ -71,13 +69,12 @@ def inspect(config, progress=lambda done, total: None):
         split: _summary([look for look in whole if look.split == split], source, split)
         for split in dict.fromkeys(look.split for look in looks)
     }
-    problems = unusable + _identical(whole) + _nothing_to_learn(summaries)
     dataset = None if unusable else open_dataset(config)
     return {
         'dataset': config.data.name,
         'root': source.description,
         'splits': summaries,
-        'problems': problems,
+        'problems': unusable + _identical(whole) + _nothing_to_learn(summaries),
         'warnings': warnings_of(source) + _mask_warnings(summaries),
         'near_duplicates': _compare(whole, source),
         'manifest_hash': dataset and dataset.manifest_hash,
@@ -102,7 +99,7 @@ def _looks(config, source):
     for split, members in examples.items():
         for index in range(len(members or ())):
             example = members[index]
-            look = Look(split, example['name'], '', example['name'], [], hashes[split, example['name']])
+            look = Look(split, example['name'], '', '', [], hashes[split, example['name']])
             yield _seen(look, example['image'], [example['mask']], [example['mask']], source)
 
 

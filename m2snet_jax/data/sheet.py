@@ -60,10 +60,10 @@ def summary_of(near):
         text += f', {near["across_folds"]} across folds'
     if near['across_labels']:
         text += f', {near["across_labels"]} across labels'
-    text += '.'
-    for split, count in near['near_training'].items():
-        text += f' {count} images of {split} have one in train.'
-    return text
+    if near['near_training']:
+        counts = ', '.join(f'{count} of {split}' for split, count in near['near_training'].items())
+        text += f'; images with one in train: {counts}'
+    return text + '.'
 
 
 def describe_pair(pair):
@@ -81,7 +81,7 @@ def _marks(pair):
 def _section(pair):
     """Returns one pair as HTML."""
     figures = ''.join(
-        f'<figure><img alt="" loading="lazy" src="{_picture(path)}">'
+        f'<figure><img alt="{html.escape(name)}" loading="lazy" src="{_picture(path)}">'
         f'<figcaption>{html.escape(name)} · {html.escape(split)}</figcaption></figure>'
         for name, split, path in zip(pair['names'], pair['splits'], pair['paths'], strict=True)
     )

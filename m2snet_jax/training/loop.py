@@ -22,11 +22,11 @@ from m2snet_jax.data.pipeline import image_size, steps_per_epoch, train_batches
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation import evaluate, read_summary, write_summary
 from m2snet_jax.model.lossnet import LossNet
-from m2snet_jax.model.m2snet import M2SNet, MSNet
-from m2snet_jax.predictor import make_predict_step
+from m2snet_jax.predictor import create_model, make_predict_step
 from m2snet_jax.training.logs import Logs, Progress, say
 from m2snet_jax.training.optimizer import sgd, triangle
 from m2snet_jax.training.step import create_train_state, make_train_step
+from m2snet_jax.weights import load_weights
 from m2snet_jax.weights.checkpoint import Checkpoints
 
 LOSSNET_SEED = 224  # apart from the run's: every run of a config sees the same random LossNet
@@ -54,7 +54,7 @@ def train_and_evaluate(config, workdir):
     workdir = Path(workdir)
     _check_writable(workdir)
     dataset = open_dataset(config)
-    lossnet = build_lossnet(config)
+    model, lossnet = build_model(config), build_lossnet(config)
     about = _about(config, dataset, lossnet)
     _check_same_run(config, about, workdir)
 
@@ -67,7 +67,7 @@ def train_and_evaluate(config, workdir):
             say(f'{workdir}: this run is finished ({total} steps); nothing to do')
             return scores
         optimizer = build_optimizer(config, total, epoch_steps)
-        graph, state = create_train_state(build_model(config), optimizer)
+        graph, state = create_train_state(model, optimizer)
         state = devices.replicate(state, mesh)
         if checkpoints.latest_step() is not None:
             state = checkpoints.restore(state)
@@ -128,17 +128,22 @@ def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, 
 
 def build_model(config):
     """Returns the model that a config names, in training mode, with its initial weights."""
-    kind = {'m2snet': M2SNet, 'msnet': MSNet}[config.model.name]
-    return kind(
-        config.model.encoder, config.data.classes, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(params=config.seed)
-    )
+    model = create_model(config.model.name, config.model.encoder, config.data.classes, config.dtype, config.seed)
+    if config.model.encoder_weights is not None:
+        load_weights(model.encoder, config.model.encoder_weights)
+    if config.model.weights is not None:
+        load_weights(model, config.model.weights)
+    return model
 
 
 def build_lossnet(config):
     """Returns the LossNet of a config, None where its weight is 0."""
     if not config.loss.lossnet:
         return None
-    return LossNet(size=config.loss.lossnet_size, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(LOSSNET_SEED))
+    lossnet = LossNet(size=config.loss.lossnet_size, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(LOSSNET_SEED))
+    if config.loss.lossnet_weights is not None:
+        load_weights(lossnet, config.loss.lossnet_weights)
+    return lossnet
 
 
 def build_optimizer(config, total, epoch_steps):
