@@ -44,14 +44,12 @@ def get_config(variant=None):
     config.data.size = 352  # side in pixels of training images before sizes, and of every test image; released: 352
     config.data.sizes = (224, 256, 288, 320, 352)  # sides in pixels, one drawn for each batch; released: these
     config.data.classes = 1  # foreground classes: 1 is binary; more: masks hold class indices, 0 is background
-    config.data.seed = 0  # phantoms and splits: two runs with other seeds see the same test set
+    config.data.seed = 0  # what phantoms and splits are drawn from; `seed` never changes the test set
     config.data.folds = 4  # folds that images are dealt to where data.fold is set; the paper's BUSI: k-fold
     config.data.fold = config_dict.placeholder(int)  # fold that is the test, the others train; busi, goals, folder
     config.data.folds_file = config_dict.placeholder(str)  # table name,fold; unset: folds.csv beside the data, or dealt
     config.data.group_duplicates = False  # near-duplicate images never go to different folds; busi, goals, folder
-    config.data.exclude = config_dict.placeholder(
-        str
-    )  # file of names, one a line, left out of training; not of the test
+    config.data.exclude = config_dict.placeholder(str)  # file of names, one a line, to leave out of training only
     config.data.validation = config_dict.placeholder(float)  # held out of training: a share, or a number from 1 on
     config.data.count = 200  # phantoms: images generated for training
     config.data.test_count = 50  # phantoms: images generated for the test
@@ -69,6 +67,7 @@ def get_config(variant=None):
 
     config.evaluate = ConfigDict()
     config.evaluate.batch = 8  # test images per prediction step
+    config.evaluate.bootstrap = 2000  # resamples behind each 95 % interval of a score; 0: no intervals
 
     if variant == 'paper':
         config.loss.bce = 'weighted'

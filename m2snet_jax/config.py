@@ -94,6 +94,7 @@ def check_config(config):
         'dtype': ('float32', 'bfloat16'),
     }
     least = {
+        'seed': 0,
         'batch': 1,
         'epochs': 1,
         'steps': 1,
@@ -102,6 +103,7 @@ def check_config(config):
         'optimizer.peak': 0,
         'optimizer.encoder_factor': 0,
         'optimizer.weight_decay': 0,
+        'data.seed': 0,
         'data.size': MINIMUM_SIZE,
         'data.classes': 1,
         'data.threads': 1,

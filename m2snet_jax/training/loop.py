@@ -18,6 +18,7 @@ from flax import nnx
 from m2snet_jax import mesh as devices
 from m2snet_jax.config import changed_keys, check_config, to_json
 from m2snet_jax.data.datasets import open_dataset
+from m2snet_jax.data.manifest import to_csv
 from m2snet_jax.data.pipeline import image_size, steps_per_epoch, train_batches
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation import evaluate, read_summary, write_summary
@@ -216,11 +217,9 @@ def _write_about(about, dataset, workdir):
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f'--workdir={workdir}: cannot be made ({error.strerror}); name another folder') from None
-    columns = list(dataset.manifest[0])
-    lines = [','.join(columns), *(','.join(row[column] for column in columns) for row in dataset.manifest)]
-    for name, text in (('manifest.csv', '\n'.join(lines)), ('config.json', json.dumps(about, indent=1))):
+    for name, text in (('manifest.csv', to_csv(dataset.manifest)), ('config.json', json.dumps(about, indent=1) + '\n')):
         temporary = workdir / f'.{name}'
-        temporary.write_text(text + '\n')
+        temporary.write_text(text)
         os.replace(temporary, workdir / name)
 
 

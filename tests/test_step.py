@@ -1,0 +1,142 @@
+"""The training step as a program: compiled once a size, donated, free of waiting, equal on any number of devices."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from m2snet_jax import LossNet, M2SNet
+from m2snet_jax.training.logs import Logs, Progress, read_metrics
+from m2snet_jax.training.optimizer import sgd, triangle
+from m2snet_jax.training.step import create_train_state, make_train_step
+
+
+def start():
+    optimizer = sgd(triangle(0.01, 4, 1))
+    graph, state = create_train_state(M2SNet('res2net14', rngs=nnx.Rngs(0)), optimizer)
+    lossnet_graph, lossnet_params = nnx.split(LossNet(size=32, rngs=nnx.Rngs(1)))
+    return make_train_step(graph, optimizer, lossnet_graph), state, lossnet_params
+
+
+def batch(size=48, images=4):
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((images, size, size, 3), np.float32)
+    return {'image': jnp.asarray(image), 'mask': jnp.asarray(rng.random((images, size, size, 1)) > 0.7, jnp.float32)}
+
+
+def test_one_compilation_a_size_and_the_state_is_donated():
+    train_step, state, lossnet_params = start()
+    kept = jax.tree.map(np.asarray, lossnet_params)
+    for size in (40, 48, 40, 48, 40):
+        before = state
+        state, losses = train_step(state, lossnet_params, batch(), size)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
+    assert train_step._cache_size() == 2
+    assert int(state.step) == 5
+    assert set(losses) == {'loss', 'structure', 'lossnet'}
+    assert float(losses['loss']) == pytest.approx(float(losses['structure'] + 0.1 * losses['lossnet']), rel=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, lossnet_params, kept)
+
+
+def test_sizes_are_made_on_the_device_by_bilinear_resize():
+    train_step, state, lossnet_params = start()
+    whole = batch()
+    resized = {
+        key: jax.image.resize(value, (4, 40, 40, value.shape[-1]), 'bilinear', antialias=False)
+        for key, value in whole.items()
+    }
+    copy = jax.tree.map(jnp.copy, state)
+    _, on_device = train_step(state, lossnet_params, whole, 40)
+    _, before = train_step(copy, lossnet_params, resized, None)
+    assert float(on_device['loss']) == pytest.approx(float(before['loss']), rel=1e-4)
+
+
+ON_DEVICES = """
+import jax, json, sys
+import numpy as np
+sys.path[:0] = ['.', 'tests']
+from m2snet_jax import mesh as devices
+from m2snet_jax.weights import state_dict
+from flax import nnx
+import test_step
+mesh = devices.make_mesh()
+train_step, state, lossnet_params = test_step.start()
+state, lossnet_params = devices.replicate((state, lossnet_params), mesh)
+batch = devices.shard(jax.tree.map(np.asarray, test_step.batch()), mesh)
+losses = []
+for _ in range(2):
+    state, one = train_step(state, lossnet_params, batch, 40)
+    if not losses:
+        norms = [float(np.linalg.norm(np.asarray(leaf))) for leaf in jax.tree.leaves((state.params, state.batch_stats))]
+    losses.append({key: float(value) for key, value in one.items()})
+print(json.dumps({'devices': mesh.size, 'losses': losses, 'norms': norms}))
+"""
+
+
+def test_four_devices_do_what_one_does():
+    """To float32 rounding, which every update multiplies: batch norm sees the global batch on both."""
+    results = []
+    for count in (1, 4):
+        environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': str(count), 'JAX_PLATFORMS': 'cpu'}
+        done = subprocess.run(
+            [sys.executable, '-c', ON_DEVICES], env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        results.append(json.loads(done.stdout.splitlines()[-1]))
+    one, four = results
+    assert (one['devices'], four['devices']) == (1, 4)
+    for key, value in one['losses'][0].items():
+        assert four['losses'][0][key] == pytest.approx(value, rel=1e-5), key
+    assert four['losses'][1]['loss'] == pytest.approx(one['losses'][1]['loss'], rel=2e-4)
+    np.testing.assert_allclose(four['norms'], one['norms'], rtol=1e-3, atol=1e-5)
+
+
+class Unread:
+    """A loss that must not be looked at before its time."""
+
+    def __array__(self, *args, **kwargs):
+        raise AssertionError('the loss was fetched')
+
+    __float__ = __array__
+
+
+def test_losses_stay_on_the_device_until_they_are_reported(tmp_path):
+    progress = Progress(Logs(tmp_path, tensorboard=False), batch=4, total=10, epoch_steps=5)
+    progress.add(1, {'loss': Unread()})
+    with pytest.raises(AssertionError, match='fetched'):
+        progress.report()
+
+
+def test_the_first_step_whose_loss_is_not_finite_is_named(tmp_path):
+    progress = Progress(Logs(tmp_path, tensorboard=False), batch=4, total=10, epoch_steps=5)
+    for step, loss in enumerate((1.0, 2.0, float('inf'), float('nan')), start=1):
+        progress.add(step, {'loss': jnp.float32(loss)})
+    with pytest.raises(FloatingPointError, match='loss is inf at step 3 of 10'):
+        progress.check()
+
+
+def test_reports_are_means_since_the_last_one(tmp_path):
+    progress = Progress(Logs(tmp_path, tensorboard=False), batch=4, total=4, epoch_steps=2)
+    for step, loss in enumerate((1.0, 2.0, 5.0, 7.0), start=1):
+        progress.add(step, {'loss': jnp.float32(loss)})
+        if step % 2 == 0:
+            progress.report()
+    rows = read_metrics(tmp_path)
+    assert [(row['step'], row['loss'], row['epoch']) for row in rows] == [(2, 1.5, 1.0), (4, 6.0, 2.0)]
+    assert all(row['images_per_second'] > 0 and 0 <= row['data_wait'] <= 1 for row in rows)
+
+
+def test_logs_take_back_what_an_interrupted_run_wrote_too_much(tmp_path):
+    logs = Logs(tmp_path, tensorboard=False)
+    for step in (2, 4, 6):
+        logs.write(step, {'loss': float(step)})
+    with (tmp_path / 'metrics.jsonl').open('a') as file:
+        file.write('{"step": 8, "lo')  # as a killed process leaves it
+    Logs(tmp_path, 4, tensorboard=False).write(6, {'loss': 60.0})
+    assert [(row['step'], row['loss']) for row in read_metrics(tmp_path)] == [(2, 2), (4, 4), (6, 60)]
