@@ -17,6 +17,7 @@ def get_config(variant=None):
     config.epochs = 50  # passes over the training images; paper and released: 50 for polyps
     config.steps = config_dict.placeholder(int)  # training steps; overrides epochs when set
     config.dtype = 'float32'  # convolutions in 'float32' or 'bfloat16' (released: float16 autocast)
+    config.recalibrate = 0  # batches over which running statistics are taken anew after training; released: none
 
     config.model = ConfigDict()
     config.model.name = 'm2snet'  # 'm2snet' or 'msnet'

@@ -98,6 +98,7 @@ def check_config(config):
         'batch': 1,
         'epochs': 1,
         'steps': 1,
+        'recalibrate': 0,
         'loss.lossnet': 0,
         'loss.lossnet_size': 16,
         'optimizer.peak': 0,
@@ -112,6 +113,7 @@ def check_config(config):
         'checkpoint.every': 1,
         'checkpoint.keep': 1,
         'evaluate.batch': 1,
+        'evaluate.bootstrap': 0,
     }
     flat = flatten(config)
     for key, allowed in choices.items():

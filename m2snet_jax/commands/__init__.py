@@ -34,7 +34,7 @@ def parse(argv, about, define=None):
         define(values)
     if '--help' in argv or '-h' in argv:
         print(about.strip(), 'Every key of --config stands in configs/default.py.', sep='\n\n')
-        print(values.module_help(__name__), values.main_module_help(), sep='\n')
+        print(values.get_help(include_special_flags=False))
         raise SystemExit(0)
     name, arguments = _take_config(argv)
     config = load_config(name)

@@ -1,9 +1,12 @@
-"""Times prediction and training steps of a config on this machine.
+"""Times the steps of a config, its data pipeline and the scoring on this machine.
 
-python -m m2snet_jax benchmark --config=NAME [--what=inference,training] [--batch=N] [--size=S] [--repeats=N] [--json]
+python -m m2snet_jax benchmark --config=NAME [--what=KIND,…] [--batch=N] [--size=S] [--repeats=N] [--json]
 
-Compilation is timed apart; every timed run is waited for. A 2048³ float32 matrix product is timed beside, so that
-figures of other machines can be compared.
+inference, training (the default): one step. Compilation is timed apart, every timed run is waited for, and a 2048³
+float32 matrix product is timed beside, so that figures of other machines can be compared.
+data: training images a second, from the cache and with decoding; of the config's dataset where it has a root, else of
+enlarged phantoms.
+metrics: milliseconds for each scored image of 352×288, and 798 of them with reading, on every core.
 """
 
 import json
@@ -16,7 +19,8 @@ from m2snet_jax.config import check_config
 from m2snet_jax.errors import InputError
 
 PRODUCT = 2048
-KINDS = ('inference', 'training')
+STEPS = ('inference', 'training')
+KINDS = (*STEPS, 'data', 'metrics')
 
 
 def main(argv):
@@ -26,7 +30,7 @@ def main(argv):
 
 def _main(argv):
     def define(values):
-        flags.DEFINE_list('what', list(KINDS), f'what to time, of {", ".join(KINDS)}', flag_values=values)
+        flags.DEFINE_list('what', list(STEPS), f'what to time, of {", ".join(KINDS)}', flag_values=values)
         flags.DEFINE_integer('batch', None, "images a step; by default the config's", flag_values=values)
         flags.DEFINE_integer('size', None, "side in pixels; by default the config's data.size", flag_values=values)
         flags.DEFINE_integer('repeats', 10, 'timed runs of each step', flag_values=values)
@@ -49,7 +53,14 @@ def _main(argv):
     devices.check_batch(config.batch, mesh)
     results = {'device': devices.describe(mesh), 'product_gflops': product_gflops()}
     for kind in values.what:
-        results[kind] = benchmark_model(kind, config, mesh, values.repeats)
+        if kind in STEPS:
+            results[kind] = benchmark_model(kind, config, mesh, values.repeats)
+        elif kind == 'data':
+            results[kind] = benchmark_data(config)
+        else:
+            from m2snet_jax.evaluation.scoring import throughput
+
+            results[kind] = throughput()
     print(json.dumps(results) if values.json else _table(results, config))
 
 
@@ -101,6 +112,14 @@ def benchmark_model(kind, config, mesh, repeats):
     }
 
 
+def benchmark_data(config):
+    """Times the training batches that the host prepares; see `data.throughput.measure`."""
+    from m2snet_jax.data.datasets import open_dataset
+    from m2snet_jax.data.throughput import StandIn, measure
+
+    return measure(StandIn() if config.data.root is None else open_dataset(config).train, config)
+
+
 def _prediction(config, mesh, batch):
     from flax import nnx
 
@@ -148,7 +167,7 @@ def _table(results, config):
         f'{config.model.name}, {config.model.encoder}, {config.dtype}, LossNet weight {config.loss.lossnet}',
         f'device: {results["device"]}; {PRODUCT}³ float32 product: {results["product_gflops"]:.0f} GFLOP/s',
     ]
-    for kind in KINDS:
+    for kind in STEPS:
         if one := results.get(kind):
             lines.append(
                 f'{kind}, {one["batch"]} × {one["size"]}²: p50 {one["p50"]:.3f} s, p95 {one["p95"]:.3f} s, best '
@@ -156,4 +175,17 @@ def _table(results, config):
                 f"by the compiler's count {one['gflop']:.1f} GFLOP, {one['temporary_mib']:.0f} MiB of temporaries, "
                 f'{one["argument_mib"]:.0f} MiB of arguments'
             )
+    if one := results.get('data'):
+        rates = one['images_per_second']
+        lines.append(
+            f'data, {one["images"]} images of {one["height"]}×{one["width"]} to {one["size"]}², '
+            f'{one["threads"]} threads: {rates["cached"]:.0f} images/s from the cache, '
+            f'{rates["decoded"]:.0f} with decoding; peak memory {one["peak_mib"]:.0f} MiB'
+        )
+    if one := results.get('metrics'):
+        lines.append(
+            f'metrics, ms an image: both protocols {one["both_protocols"]:.2f}, without wFm '
+            f'{one["all_but_wFm"]:.2f}, hard {one["hard"]:.2f}, everything '
+            f'{one["everything"]:.2f}; {one["images"]} images with reading in {one["seconds"]:.1f} s'
+        )
     return '\n'.join(lines)

@@ -30,13 +30,14 @@ def _main(argv):
     from m2snet_jax import mesh  # here and below, because jax takes a second to import and --help should not
 
     mesh.use_compilation_cache()
+    from m2snet_jax.evaluation.sheet import read_sheet
+    from m2snet_jax.evaluation.table import text
     from m2snet_jax.training.loop import train_and_evaluate
 
     try:
-        scores = train_and_evaluate(config, workdir)
+        train_and_evaluate(config, workdir)
     except FloatingPointError as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
-    for name, value in scores.items():
-        print(f'{name} {value:.4f}')
+    print(text(read_sheet(workdir)))
     return 0

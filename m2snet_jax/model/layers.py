@@ -121,6 +121,7 @@ class BatchNorm(nnx.Module):
 
     def __init__(self, channels, *, param_dtype=jnp.float32):
         self.use_running_average = False
+        self.momentum = (1 - MOMENTUM, MOMENTUM)  # shares of the old statistic and of the batch in the new one
         self.scale = nnx.Param(jnp.ones(channels, param_dtype))
         self.bias = nnx.Param(jnp.zeros(channels, param_dtype))
         self.mean = nnx.BatchStat(jnp.zeros(channels, at_least_float32(param_dtype)))
@@ -138,8 +139,9 @@ class BatchNorm(nnx.Module):
         return y.astype(x.dtype)
 
     def _remember(self, mean, var):
-        self.mean[...] = (1 - MOMENTUM) * self.mean[...] + MOMENTUM * mean
-        self.var[...] = (1 - MOMENTUM) * self.var[...] + MOMENTUM * var
+        keep, take = self.momentum
+        self.mean[...] = keep * self.mean[...] + take * mean
+        self.var[...] = keep * self.var[...] + take * var
 
 
 class ConvBatchNormRelu(nnx.Module):

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import math
 import os
@@ -22,12 +21,15 @@ from m2snet_jax.data.manifest import to_csv
 from m2snet_jax.data.pipeline import image_size, steps_per_epoch, train_batches
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation import evaluate, read_summary, write_summary
+from m2snet_jax.evaluation.sheet import versions
 from m2snet_jax.model.lossnet import LossNet
 from m2snet_jax.predictor import create_model, make_predict_step
+from m2snet_jax.report import write_report
 from m2snet_jax.training.logs import Logs, Progress, say
 from m2snet_jax.training.optimizer import sgd, triangle
+from m2snet_jax.training.recalibration import recalibrate
 from m2snet_jax.training.step import create_train_state, make_train_step
-from m2snet_jax.weights import load_weights
+from m2snet_jax.weights import load_weights, names
 from m2snet_jax.weights.checkpoint import Checkpoints
 
 LOSSNET_SEED = 224  # apart from the run's: every run of a config sees the same random LossNet
@@ -64,9 +66,9 @@ def train_and_evaluate(config, workdir):
     total = config.steps or config.epochs * epoch_steps
     checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep)
     try:
-        if checkpoints.latest_step() == total and (scores := read_summary(workdir)) is not None:
+        if checkpoints.latest_step() == total and _is_scored(workdir, total):
             say(f'{workdir}: this run is finished ({total} steps); nothing to do')
-            return scores
+            return read_summary(workdir)
         optimizer = build_optimizer(config, total, epoch_steps)
         graph, state = create_train_state(model, optimizer)
         state = devices.replicate(state, mesh)
@@ -85,7 +87,9 @@ def train_and_evaluate(config, workdir):
                 logs.write_image(total, f'overlay/{name}', image)
     finally:
         checkpoints.close()
-    write_summary(workdir, scores, {'step': total, **about})
+    model_hash = names.model_hash(nnx.merge(graph, state.params, state.batch_stats))
+    write_summary(workdir, scores, {'step': total, 'model_hash': model_hash, **about})
+    write_report(workdir)
     return scores
 
 
@@ -115,6 +119,9 @@ def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, 
                 state, losses = train_step(state, lossnet_params, batch, size)
             progress.add(step + 1, losses)
             last = step + 1 == total or terminated.is_set()
+            if step + 1 == total and config.recalibrate:
+                following = [devices.shard(next(batches), mesh)['image'] for _ in range(config.recalibrate)]
+                state = state.replace(batch_stats=recalibrate(graph, state.params, state.batch_stats, following))
             if (step + 1) % config.log.every == 0 or last:
                 progress.report()
             if (step + 1) % config.checkpoint.every == 0 or last:
@@ -160,16 +167,11 @@ def build_optimizer(config, total, epoch_steps):
 
 def _about(config, dataset, lossnet):
     """What identifies a run: the resolved config, the hashes of its data and of LossNet, the versions."""
-    packages = ('m2snet_jax', 'jax', 'flax', 'optax', 'numpy', 'opencv-python-headless', 'pillow')
-    versions = {}
-    for package in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
     return {
         'config': to_json(config),
         'manifest_hash': dataset.manifest_hash,
         'lossnet_hash': None if lossnet is None else _hash(nnx.state(lossnet)),
-        'versions': versions,
+        'versions': versions(),
     }
 
 
@@ -179,6 +181,12 @@ def _hash(tree):
     for leaf in jax.tree.leaves(tree):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
+
+
+def _is_scored(workdir, total):
+    """Whether the score sheet of a run of `total` steps is complete."""
+    path = workdir / 'scores' / 'summary.json'
+    return path.exists() and json.loads(path.read_text()).get('step') == total
 
 
 def _check_writable(workdir):

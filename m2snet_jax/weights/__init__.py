@@ -1,50 +1,67 @@
 """Every format that holds parameters, and `load_weights`, which takes any of them."""
 
 import json
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from m2snet_jax.errors import InputError
 from m2snet_jax.weights.names import load_state_dict, state_dict
 from m2snet_jax.weights.pretrained import weights_path
-from m2snet_jax.weights.torch_file import read_torch_file
+from m2snet_jax.weights.torch_file import read_torch_file, write_safetensors
 
-__all__ = ['load_state_dict', 'load_weights', 'read_torch_file', 'recorded_config', 'state_dict']
+__all__ = ['load_state_dict', 'load_weights', 'read_torch_file', 'recorded_config', 'state_dict', 'write_safetensors']
 
 
 def load_weights(model, source):
     """Puts weights into `model`, in place, and returns it.
 
     Args:
-        model: an MSNet or M2SNet; from a file also a Res2Net or LossNet.
-        source: the folder of a run (its newest checkpoint is taken), a PyTorch or safetensors file, or a name of
-            `pretrained.PRETRAINED`.
+        model: an MSNet or M2SNet, which may be without values (`nnx.eval_shape`); from a file also a Res2Net or
+            LossNet.
+        source: the folder of a run or converted model (its newest checkpoint is taken), the folder `checkpoints` in it
+            or one step's folder in that, a PyTorch or safetensors file, or a name of `pretrained.PRETRAINED`.
 
     Raises:
         InputError: nothing there, or weights that do not fit the model.
     """
     path = weights_path(source)
     if not path.is_dir():
-        return load_state_dict(model, read_torch_file(path))
-    from m2snet_jax.weights.checkpoint import Checkpoints  # here, because orbax takes a second to import
+        arrays = read_torch_file(path)
+        try:
+            return load_state_dict(model, arrays)
+        except InputError as error:
+            raise InputError(f'{path}: {error}') from None
+    from m2snet_jax.weights.checkpoint import restore_model  # here, because orbax takes a second to import
 
-    recorded_config(path)
+    run, step = _run_and_step(path)
+    recorded_config(run)
     _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    checkpoints = Checkpoints(path / 'checkpoints')
-    try:
-        nnx.update(model, *checkpoints.restore_model(params, batch_stats))
-    except (ValueError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f'{path}: holds another model than {type(model).__name__} of this config') from None
-    finally:
-        checkpoints.close()
+    restored = restore_model(run / 'checkpoints', params, batch_stats, step)
+    nnx.update(model, *jax.tree.map(jnp.asarray, restored))
     return model
 
 
-def recorded_config(run):
-    """Returns the resolved config of a run's folder, a dict; raises InputError where there is no run."""
+def recorded_config(path):
+    """Returns the resolved config of a run, a dict; raises InputError where there is no run.
+
+    Args:
+        path: the folder of a run, the folder `checkpoints` in it, or one step's folder in that.
+    """
+    run, _ = _run_and_step(Path(path))
     try:
         return json.loads((run / 'config.json').read_text())['config']
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f'{run}: holds no run (no readable config.json); name the folder of a run') from None
+
+
+def _run_and_step(path):
+    """Returns the folder of the run that `path` is or lies in, and the step that it names or None."""
+    path = path.absolute()
+    if path.name == 'checkpoints':
+        return path.parent, None
+    if path.parent.name == 'checkpoints' and path.name.isdecimal():
+        return path.parent.parent, int(path.name)
+    return path, None

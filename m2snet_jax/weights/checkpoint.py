@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from m2snet_jax.errors import InputError
@@ -40,27 +41,64 @@ class Checkpoints:
             args=ocp.args.Composite(model=ocp.args.StandardSave(model), training=ocp.args.StandardSave(training)),
         )
 
+    def save_model(self, step, params, batch_stats):
+        """Saves a model alone, with which nothing can be resumed."""
+        model = {'params': params, 'batch_stats': batch_stats}
+        self._manager.save(step, args=ocp.args.Composite(model=ocp.args.StandardSave(model)))
+
     def restore(self, like):
         """Returns the newest state, with the structure, dtypes and shardings of the TrainState `like`."""
-        model = {'params': like.params, 'batch_stats': like.batch_stats}
-        training = {'step': like.step, 'opt_state': like.opt_state}
-        items = self._restore(model=model, training=training)
-        return like.replace(**items['model'], **items['training'])
-
-    def restore_model(self, params, batch_stats):
-        """Returns (params, batch_stats) of the newest checkpoint, shaped like those given."""
-        model = self._restore(model={'params': params, 'batch_stats': batch_stats})['model']
-        return model['params'], model['batch_stats']
-
-    def _restore(self, **items):
         step = self.latest_step()
         if step is None:
             raise InputError(f'{self._manager.directory}: holds no checkpoint')
-        abstract = {name: jax.tree.map(ocp.utils.to_shape_dtype_struct, item) for name, item in items.items()}
+        model = {'params': like.params, 'batch_stats': like.batch_stats}
+        training = {'step': like.step, 'opt_state': like.opt_state}
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, {'model': model, 'training': training})
         arguments = {name: ocp.args.StandardRestore(item) for name, item in abstract.items()}
-        return self._manager.restore(step, args=ocp.args.Composite(**arguments))
+        items = self._manager.restore(step, args=ocp.args.Composite(**arguments))
+        return like.replace(**items['model'], **items['training'])
 
     def close(self):
         """Waits until everything is on disk."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def restore_model(folder, params, batch_stats, step=None):
+    """Returns (params, batch_stats) of a checkpoint as numpy arrays; changes nothing in the folder.
+
+    Args:
+        folder: where a `Checkpoints` writes, or wrote.
+        params: arrays, or their shapes and dtypes (`jax.ShapeDtypeStruct`), as the checkpoint has them.
+        batch_stats: the same.
+        step: by default the newest.
+
+    Raises:
+        InputError: no such checkpoint, or one of another model.
+    """
+    folder = Path(folder).resolve()
+    steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+    if not steps or step not in (None, *steps):
+        raise InputError(f'{folder}: holds no checkpoint{"" if step is None else f" {step}"}')
+    path = folder / str(max(steps) if step is None else step) / 'model'
+    model = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), {'params': params, 'batch_stats': batch_stats})
+    handler = ocp.StandardCheckpointHandler()
+    try:
+        # orbax itself would cut what has another shape, and leave as it is what is not there.
+        if _shapes(handler.metadata(path).tree) != _shapes(model):
+            raise InputError(f'{path}: holds another model than its config names')
+        model = handler.restore(path, args=ocp.args.StandardRestore(model))
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can make any of its many threads fail in any way
+        raise InputError(f'{path}: damaged, cannot be read ({type(error).__name__})') from error
+    finally:
+        handler.close()
+    return model['params'], model['batch_stats']
+
+
+def _shapes(tree):
+    return {
+        jax.tree_util.keystr(path, simple=True, separator='.'): tuple(leaf.shape)
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }

@@ -4,6 +4,7 @@ Our paths follow PyTorch's dotted names; the rules below are the places where th
 convolution as `[out, in, k, k]`, we keep `[k, k, in, out]`.
 """
 
+import hashlib
 import re
 
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from m2snet_jax.errors import InputError
 from m2snet_jax.model.lossnet import BLOCKS, LossNet
 from m2snet_jax.model.m2snet import MSNet
 from m2snet_jax.model.res2net import Res2Net
+from m2snet_jax.model.subtraction import CHANNELS
 
 _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
 _STEM = ('0', '1', '3', '4', '6')  # PyTorch counts the stem's ReLUs too
@@ -33,9 +35,8 @@ _RULES = (
     (r'^output1\.', 'output1.0.'),
 )
 _VGG = [f'features.{index}' for index in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)]
-# What a file may hold beside the parameters of a model of ours.
-_IGNORED = re.compile(r'num_batches_tracked$|^(resnet\.)?fc\.|^classifier\.|^features\.2[4-9]\.|^features\.[3-9]\d\.')
-_CONSTANT = re.compile(r'^conv_[35]\.(weight|bias)$')
+# What a file may hold beside the parameters of a model of ours: ImageNet classifiers, and VGG beyond relu4_3.
+_IGNORED = {MSNet: r'resnet\.fc\.', Res2Net: r'fc\.', LossNet: r'(classifier|features\.(2[4-9]|[3-9]\d))\.'}
 
 
 def torch_name(model, path):
@@ -52,7 +53,7 @@ def torch_name(model, path):
 
 def _variables(model):
     """Returns {PyTorch's name: (path, variable)} over all parameters and running statistics of `model`."""
-    if not isinstance(model, (MSNet, Res2Net, LossNet)):
+    if not isinstance(model, tuple(_IGNORED)):
         raise TypeError(f'no table of names for {type(model).__name__}')
     flat = nnx.to_flat_state(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
     return {torch_name(model, path): (path, variable) for path, variable in flat}
@@ -74,6 +75,18 @@ def state_dict(model):
     return {name: _to_torch(np.asarray(variable[...])) for name, (_, variable) in _variables(model).items()}
 
 
+def model_hash(model):
+    """Returns the SHA-256, in hexadecimal, over everything `model` holds, as float32 under its PyTorch names.
+
+    The same weights give the same hash from whatever kind of file they come.
+    """
+    digest = hashlib.sha256()
+    for name, array in sorted(state_dict(model).items()):
+        digest.update(f'{name} {array.shape}\n'.encode())
+        digest.update(np.ascontiguousarray(array, '<f4'))
+    return digest.hexdigest()
+
+
 def load_state_dict(model, arrays):
     """Puts a PyTorch state dict into `model`, in place, and returns the model.
 
@@ -87,7 +100,7 @@ def load_state_dict(model, arrays):
             the filters are checked to be ones with zero bias.
     """
     variables = _variables(model)
-    problems = _problems({name: _to_torch_shape(variable.shape) for name, (_, variable) in variables.items()}, arrays)
+    problems = _problems(model, {name: _to_torch_shape(item.shape) for name, (_, item) in variables.items()}, arrays)
     if problems:
         raise InputError(f'the weights do not fit {type(model).__name__}: ' + '; '.join(problems))
     flat = {
@@ -102,23 +115,37 @@ def _to_torch_shape(shape):
     return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else tuple(shape)
 
 
-def _problems(shapes, arrays):
+def _problems(model, shapes, arrays):
     """Returns one sentence for each way in which `arrays` do not fit `shapes`."""
-    problems = []
-    if missing := [name for name in shapes if name not in arrays]:
-        problems.append(f'{len(missing)} missing ({", ".join(missing)})')
+    ignored = next(re.compile(pattern) for kind, pattern in _IGNORED.items() if isinstance(model, kind))
+    filters = _full_one_filters(model)
+    missing = [name for name in shapes if name not in arrays]
     misshapen = [
         f'{name} is {tuple(np.shape(arrays[name]))}, not {shape}'
         for name, shape in shapes.items()
         if name in arrays and tuple(np.shape(arrays[name])) != shape
     ]
-    if misshapen:
-        problems.append(f'{len(misshapen)} misshapen ({", ".join(misshapen)})')
-    others = [name for name in arrays if name not in shapes and not _IGNORED.search(name)]
-    constants = [name for name in others if _CONSTANT.match(name)]
-    if leftover := [name for name in others if name not in constants]:
-        problems.append(f'{len(leftover)} unexpected ({", ".join(leftover)})')
-    changed = [name for name in constants if not np.all(np.asarray(arrays[name]) == float(name.endswith('weight')))]
-    if changed:
-        problems.append(f'{len(changed)} full-one filters that are not ones with zero bias ({", ".join(changed)})')
-    return problems
+    counters = {name.replace('running_mean', 'num_batches_tracked') for name in shapes}
+    known = {*shapes, *filters, *counters}
+    unexpected = [name for name in arrays if name not in known and not ignored.match(name)]
+    changed = [
+        name
+        for name, filter_ in filters.items()
+        if name in arrays and not np.array_equal(np.asarray(arrays[name]), filter_)
+    ]
+    groups = {
+        'missing': missing,
+        'misshapen': misshapen,
+        'unexpected': unexpected,
+        'full-one filters that are not ones with zero bias': changed,
+    }
+    return [f'{len(names)} {group} ({", ".join(names)})' for group, names in groups.items() if names]
+
+
+def _full_one_filters(model):
+    """Returns {PyTorch's name: array} of the constant filters, which a file may hold and our models compute without."""
+    filters = {}
+    for size in getattr(model, 'filter_sizes', ()):
+        filters[f'conv_{size}.weight'] = np.ones((CHANNELS, CHANNELS, size, size))
+        filters[f'conv_{size}.bias'] = np.zeros(CHANNELS)
+    return filters

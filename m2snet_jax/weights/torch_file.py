@@ -10,6 +10,7 @@ of storage keys), then for each key the number of elements (int64) and the bytes
 """
 
 import mmap
+import os
 import tarfile
 import zipfile
 import zlib
@@ -57,6 +58,23 @@ def read_torch_file(path):
     except Exception as error:  # bytes that make no sense can make any step fail in any way
         found = printable(str(error) if isinstance(error, ValueError) else f'{type(error).__name__}: {error}')
         raise InputError(f'{path}: truncated, damaged or not a weights file ({found})') from error
+
+
+def write_safetensors(path, arrays):
+    """Writes {name: array} as a safetensors file, whole or not at all; raises InputError if it cannot."""
+    from safetensors.numpy import save
+
+    path = Path(path)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    # The library takes the memory as it lies, whatever the strides; its own way to write makes files that are private.
+    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, {'format': 'pt'})
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f'{path}: cannot be written ({error.strerror})') from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _read_safetensors(path):

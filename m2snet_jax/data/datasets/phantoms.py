@@ -102,7 +102,7 @@ def _with_lesion(image, relief, grain, mask, rng):
     """Returns colours and relief with one lesion more, and marks it in `mask`."""
     shape = mask.shape
     side = min(shape)
-    radius = side * rng.uniform(0.09, 0.27)
+    radius = side * rng.uniform(0.12, 0.28)
     centre = [rng.uniform(0.6 * radius, length - 0.6 * radius) for length in shape]
     y, x = np.mgrid[: shape[0], : shape[1]]
     turn, squeeze = rng.uniform(0, np.pi), rng.uniform(0.65, 1)
@@ -116,8 +116,8 @@ def _with_lesion(image, relief, grain, mask, rng):
     inside = 1 / (1 + np.exp((distance - 1) * radius / rng.uniform(0.8, 2.0)))  # soft over one to a few pixels
     mask |= distance < 1
 
-    pale = rng.random() < 0.4
-    low, high = ((1.02, 1.18, 1.1), (1.2, 1.5, 1.45)) if pale else ((0.85, 0.5, 0.55), (1.1, 0.75, 0.85))
+    pale = rng.random() < 0.3
+    low, high = ((1.08, 1.35, 1.25), (1.25, 1.65, 1.6)) if pale else ((0.8, 0.4, 0.45), (1.05, 0.65, 0.72))
     tint = rng.uniform(low, high)
     bumps = _noise(shape, 16, rng)
     smooth = cv2.GaussianBlur(image, (0, 0), 3)  # folds and vessels do not run on through it

@@ -1,0 +1,57 @@
+"""Compares two runs image by image: which one is better, by how much, and how sure that is.
+
+python -m m2snet_jax compare RUN_A RUN_B [--resamples=N] [--seed=N] [--json]
+
+RUN_A and RUN_B are folders that train or evaluate wrote, scored on the same images. For each score: its mean in both
+runs, the difference B - A with its 95 % interval from a paired bootstrap over images (over clips for video), and the
+p value of Wilcoxon's signed-rank test. Scores that only a whole set has (maxF and the like) are left out; `hard` means
+run over the images with a lesion. The runs may come from other folders or seeds, but not from other images.
+"""
+
+import json
+import sys
+
+from absl import flags
+
+from m2snet_jax.commands import run
+from m2snet_jax.commands.report import words
+from m2snet_jax.errors import InputError
+
+
+def main(argv):
+    """Runs the command; returns its exit status: 0 done, 2 the runs cannot be compared."""
+    return run(_main, argv)
+
+
+def _main(argv):
+    def define(values):
+        flags.DEFINE_integer('resamples', 2000, 'of the bootstrap', lower_bound=1, flag_values=values)
+        flags.DEFINE_integer('seed', 0, 'of the bootstrap: the same seed gives the same interval', flag_values=values)
+        flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
+
+    folders, values = words(argv, __doc__, define)
+    if len(folders) != 2:
+        raise InputError(f'{len(folders)} runs named: give two, as in: compare runs/first runs/second')
+
+    from m2snet_jax.evaluation.comparison import compare_runs
+    from m2snet_jax.evaluation.sheet import plain, read_sheet
+
+    table = compare_runs(*folders, resamples=values.resamples, seed=values.seed)
+    for folder in folders:
+        for warning in read_sheet(folder)['warnings']:
+            print(f'warning: {folder}: {warning}', file=sys.stderr)
+    print(json.dumps(plain(table), indent=1) if values.json else _text(table, folders))
+
+
+def _text(table, folders):
+    lines = [f'A {folders[0]}', f'B {folders[1]}']
+    for test_set, entry in table.items():
+        lines += ['', f'{test_set}: {entry["images"]} images, resampled by {entry["resampled"]}']
+        lines += [f'  {"":22}{"A":>9}{"B":>9}{"B - A":>10}  {"95 % interval":20}  p (Wilcoxon)']
+        for name, row in entry['scores'].items():
+            interval = f'{row["low"]:+.4f} … {row["high"]:+.4f}'
+            lines.append(
+                f'  {name:22}{row["first"]:9.4f}{row["second"]:9.4f}{row["difference"]:+10.4f}  {interval:20}  '
+                f'{row["p_value"]:.4g}'
+            )
+    return '\n'.join(lines)

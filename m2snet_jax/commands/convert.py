@@ -1,0 +1,158 @@
+"""Converts a trained model between PyTorch's files and ours.
+
+python -m m2snet_jax convert SOURCE TARGET [--config=NAME] [--classifier]
+
+SOURCE is a PyTorch (.pth) or safetensors file with PyTorch's names, or the folder of a run, its folder `checkpoints` or
+one step's folder in that. TARGET is a file NAME.safetensors, with PyTorch's names and layouts, or a new folder, which
+every command takes as it takes the folder of a run. A file has no recipe: --config and --config.key=value say which
+model it holds and at which size it predicts, by default M2SNet with a Res2Net-50 at 352 pixels.
+
+Prints what the model holds, what was dropped, and the hash of the weights, after reading them back from TARGET. A
+TARGET that exists is left alone. With --classifier the file also gets `resnet.fc`, the ImageNet classifier that the
+PyTorch program's class has and does not use, so that its strict loading is content: SOURCE's, or zeros.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from absl import flags
+
+from m2snet_jax.commands import parse, run
+from m2snet_jax.errors import InputError
+
+CLASSIFIER = {'resnet.fc.weight': (1000, 2048), 'resnet.fc.bias': (1000,)}
+
+
+def main(argv):
+    """Runs the command; returns its exit status: 0 done, 2 could not."""
+    return run(_main, argv)
+
+
+def _main(argv):
+    def define(values):
+        flags.DEFINE_bool('classifier', False, 'also write resnet.fc to a .safetensors file', flag_values=values)
+
+    with_config = any(word.startswith('-') and word.lstrip('-').startswith(('config', 'root')) for word in argv[1:])
+    if not any(word.lstrip('-').partition('=')[0] == 'config' for word in argv[1:] if word.startswith('-')):
+        argv = [argv[0], '--config=default', *argv[1:]]
+    config, values, words = parse(argv, __doc__, define)
+    if len(words) != 2:
+        raise InputError(f'convert takes SOURCE and TARGET, {len(words)} words were given')
+    source, target = Path(words[0]), Path(words[1])
+    to_file = target.suffix == '.safetensors'
+    _check_target(target)
+    if values.classifier and not to_file:
+        raise InputError('--classifier: only a .safetensors file has room for it; our models hold no classifier')
+    if source.is_dir() and with_config:
+        raise InputError(f'--config: {source} knows its own config; leave it out')
+
+    from clu.parameter_overview import get_parameter_overview
+
+    from m2snet_jax.config import check_config
+    from m2snet_jax.weights import state_dict, write_safetensors
+    from m2snet_jax.weights.names import model_hash
+
+    check_config(config)
+    model, config, arrays = _read(source, config)
+    weights = state_dict(model)
+    if to_file:
+        write_safetensors(target, weights | (_classifier(arrays) if values.classifier else {}))
+    else:
+        _write_folder(target, model, config, source)
+    _check_written(target, config, weights)
+    print(get_parameter_overview(weights, include_stats=False))
+    for line in _remarks(weights, arrays, values.classifier):
+        print(line)
+    print(f'wrote {target}, read back equal; hash of the weights: {model_hash(model)}')
+
+
+def _check_target(target):
+    """Raises InputError for a target that exists, cannot be made or is of a kind that is not written."""
+    if target.exists():
+        raise InputError(f'{target}: exists already; remove it or name another target')
+    if target.suffix in ('.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar', '.npz'):
+        raise InputError(f'{target}: not written, because such a file is a program; name NAME.safetensors or a folder')
+    if not target.absolute().parent.is_dir():
+        raise InputError(f'{target}: there is no folder {target.parent}; make it first')
+
+
+def _read(source, config):
+    """Returns (model, its config, the file's arrays or None for a folder)."""
+    from flax import nnx
+    from ml_collections import ConfigDict
+
+    from m2snet_jax.predictor import create_model
+    from m2snet_jax.weights import load_state_dict, load_weights, read_torch_file, recorded_config
+
+    if source.is_dir():
+        config = ConfigDict(recorded_config(source))
+    about = config.model.name, config.model.encoder, config.data.classes
+    model = nnx.eval_shape(lambda: create_model(*about))
+    if source.is_dir():
+        return load_weights(model, source), config, None
+    arrays = read_torch_file(source)
+    try:
+        return load_state_dict(model, arrays), config, arrays
+    except InputError as error:
+        raise InputError(f'{source}: {error} (--config.model and --config.data.classes say which model)') from None
+
+
+def _classifier(arrays):
+    import numpy as np
+
+    return {name: (arrays or {}).get(name, np.zeros(shape, np.float32)) for name, shape in CLASSIFIER.items()}
+
+
+def _write_folder(target, model, config, source):
+    """Writes a folder like that of a run, whole or not at all."""
+    from flax import nnx
+
+    from m2snet_jax.config import to_json
+    from m2snet_jax.weights.checkpoint import Checkpoints
+
+    temporary = target.with_name(f'.{target.name}.{os.getpid()}')
+    _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    # No data and no LossNet belong to it: no training will take it for its own.
+    about = {'config': to_json(config), 'manifest_hash': None, 'lossnet_hash': None, 'converted_from': str(source)}
+    try:
+        temporary.mkdir()
+        (temporary / 'config.json').write_text(json.dumps(about, indent=1) + '\n')
+        checkpoints = Checkpoints(temporary / 'checkpoints')
+        checkpoints.save_model(0, params, batch_stats)
+        checkpoints.close()
+        os.rename(temporary, target)
+    except OSError as error:
+        raise InputError(f'{target}: cannot be written ({error.strerror or error})') from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_written(target, config, weights):
+    """Reads the target back and compares it bit for bit."""
+    import numpy as np
+    from flax import nnx
+
+    from m2snet_jax.predictor import create_model
+    from m2snet_jax.weights import load_weights, state_dict
+
+    model = nnx.eval_shape(lambda: create_model(config.model.name, config.model.encoder, config.data.classes))
+    written = state_dict(load_weights(model, target))
+    if any(written[name].tobytes() != np.asarray(array).tobytes() for name, array in weights.items()):
+        raise OSError(f'{target}: what was written reads back differently; the disk may be failing')
+
+
+def _remarks(weights, arrays, classifier):
+    """Returns lines on what of the source the target does not hold, or holds otherwise."""
+    import numpy as np
+
+    if arrays is None:
+        return ['dropped: nothing of the model (a training state, if there is one, stays in the run)']
+    dropped = [name for name in arrays if name not in weights and not (classifier and name in CLASSIFIER)]
+    counters = [name for name in dropped if name.endswith('num_batches_tracked')]
+    named = [name for name in dropped if name not in counters]
+    named += [f'{len(counters)} × num_batches_tracked'] if counters else []
+    rounded = [name for name, array in weights.items() if not np.array_equal(array, arrays[name], equal_nan=True)]
+    lines = [f'dropped: {", ".join(named) or "nothing"}']
+    return [*lines, f'rounded to float32: {", ".join(rounded)}'] if rounded else lines

@@ -1,0 +1,108 @@
+"""Two runs on the same images: their scores paired image by image, from the sheets that they left."""
+
+import numpy as np
+
+from m2snet_jax.data.splits import clip_of
+from m2snet_jax.errors import InputError
+from m2snet_jax.evaluation.sheet import read_per_image
+from m2snet_jax.metrics import pranet, reference
+from m2snet_jax.metrics.statistics import Sample, draws, groups, interval, signed_rank, subtract
+
+# Means over images; the others are properties of a whole set, such as the maximum of a mean curve.
+MEANS = {
+    'reference': reference.MEANS,
+    'pranet': ('wFm', 'Sm', 'MAE', *(f'mean{column}' for column in pranet.CURVES if column not in ('Fm', 'Pre'))),
+    'hard': ('Dice', 'IoU', 'precision', 'recall', 'specificity', 'accuracy', 'HD95', 'ASSD', 'MAE'),
+}
+
+
+def compare_runs(first, second, *, resamples=2000, seed=0):
+    """Compares the scores of two folders that `train` or `evaluate` wrote.
+
+    Returns:
+        {test set: dict of `images`, how many; `resampled`, 'images' or 'clips'; and `scores`, {'<protocol>/<name>':
+        dict of first, second, difference (second minus first), low, high and p_value}}, over the test sets that both
+        have. Scores of several classes are averaged over them, image by image.
+
+    Raises:
+        InputError: no sheets, no test set in common, or other images or other lesions in one.
+    """
+    runs = [_read(folder) for folder in (first, second)]
+    table = {}
+    for test_set in runs[0]:
+        if test_set not in runs[1]:
+            continue
+        before, after = (run[test_set] for run in runs)
+        for folder, names, others in ((second, before, after), (first, after, before)):
+            absent = [name for name in names if name not in others]
+            if absent:
+                raise InputError(
+                    f'{folder}: {len(absent)} images of {test_set} are not scored there, as {absent[0]!r}; '
+                    'score both runs on the same images'
+                )
+        table[test_set] = _compare(list(before), before, after, resamples, seed, (first, second))
+    if not table:
+        raise InputError(
+            f'{first} has scores of {", ".join(runs[0])}, {second} of {", ".join(runs[1])}: none in common'
+        )
+    return table
+
+
+def compare_means(first, second, *, clusters=None, resamples=2000, seed=0, level=0.95):
+    """Two runs' scores of the same images, in the same order: dict of floats.
+
+    `first`, `second`: the means. `difference`: second minus first, with its bootstrap interval `low`, `high`, both runs
+    drawn alike. `p_value`: Wilcoxon's two-sided signed-rank test on the differences by image, or on their means by
+    cluster, zeros left out. NaN wherever a score is NaN.
+
+    Args:
+        first, second: float [N].
+        clusters: N labels, where images of one label are alike, such as frames of a clip; None: each for itself.
+        resamples, seed, level: of the interval.
+    """
+    clusters = groups(clusters, len(first))
+    whole = Sample(np.ones((1, len(first))))
+    before, after = (float(whole.mean(values)[0]) for values in (first, second))
+    difference = float(subtract(after, before))
+    resampled = []
+    for weights in draws(clusters, resamples, seed):
+        sample = Sample(weights)
+        resampled.append(subtract(sample.mean(second), sample.mean(first)))
+    low, high = interval(difference, np.concatenate(resampled), clusters, level)
+    p_value = float(signed_rank(subtract(second, first), clusters, False))
+    return {
+        'first': before, 'second': after, 'difference': difference, 'low': low, 'high': high, 'p_value': p_value
+    }  # fmt: skip
+
+
+def _compare(names, before, after, resamples, seed, folders):
+    lesions = [np.array([run[name]['lesion'] for name in names]) for run in (before, after)]
+    if not np.array_equal(*lesions):
+        other = names[int(np.flatnonzero(lesions[0] != lesions[1])[0])]
+        raise InputError(f'{folders[1]}: {other!r} was scored on another mask than in {folders[0]}; use the same data')
+    clips = [clip_of(name) for name in names]
+    clusters = np.array(clips) if any(clips) else np.arange(len(names))
+    scores = {}
+    for protocol, columns in MEANS.items():
+        kept = lesions[0] > 0 if protocol == 'hard' else np.ones(len(names), bool)
+        for column in columns if kept.any() else ():
+            key = f'{protocol}/{column}'
+            pair = (np.array([run[name][key] for name in names])[kept] for run in (before, after))
+            scores[key] = compare_means(*pair, clusters=clusters[kept], resamples=resamples, seed=seed)
+    return {'images': len(names), 'resampled': 'clips' if any(clips) else 'images', 'scores': scores}
+
+
+def _read(folder):
+    """{test set: {image: {'<protocol>/<name>': mean over classes, 'lesion': pixels}}}."""
+    rows = {}
+    for row in read_per_image(folder):
+        rows.setdefault(row['set'], {}).setdefault(row['name'], []).append(row)
+    columns = [f'{protocol}/{name}' for protocol, names in MEANS.items() for name in names]
+    return {
+        test_set: {
+            name: {key: float(np.mean([float(one[key]) for one in classes])) for key in columns}
+            | {'lesion': sum(float(one['hard/TP']) + float(one['hard/FN']) for one in classes)}
+            for name, classes in images.items()
+        }
+        for test_set, images in rows.items()
+    }

@@ -1,0 +1,147 @@
+"""Charts as SVG text for a page: few marks, sizes that a phone can show, colours from the page's style.
+
+Series are told apart by colour and dash alike, `s0`, `s1`, … in the style of report.py.
+"""
+
+import math
+from html import escape
+
+import numpy as np
+
+WIDTH, HEIGHT = 440, 300
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 44
+POINTS = 400  # more of them are not seen in a line
+
+
+def line_chart(series, x_label, y_label, *, x_range=None, y_range=None, diagonal=False, marks=()):
+    """Lines.
+
+    Args:
+        series: [(name, x [N], y [N])]; points that are not finite are left out.
+        x_label, y_label: what the axes show.
+        x_range, y_range: (low, high), by default what the data span.
+        diagonal: also draw the line from corner to corner, which a perfect curve would follow.
+        marks: [(x, text)] vertical lines.
+    """
+    series = [(name, *_finite(x, y)) for name, x, y in series]
+    x_range = x_range or _span(np.concatenate([x for _, x, _ in series]))
+    y_range = y_range or _span(np.concatenate([y for _, _, y in series]))
+    place = _Frame(x_range, y_range)
+    parts = [place.axes(x_label, y_label)]
+    if diagonal:
+        parts.append(f'<path class="guide" d="{place.path(x_range, y_range)}"/>')
+    for x, text in marks:
+        across = place.x(x)
+        parts.append(f'<path class="guide" d="M{across:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
+        parts.append(f'<text x="{across + 4:.1f}" y="{HEIGHT - BOTTOM - 6}">{escape(text)}</text>')
+    for index, (_, x, y) in enumerate(series):
+        step = max(1, math.ceil(len(x) / POINTS))
+        dots = ''.join(f'<circle class="s{index} dot" cx="{place.x(a):.1f}" cy="{place.y(b):.1f}" r="3"/>' for a, b in
+                       zip(x, y, strict=True)) if len(x) <= 12 else ''  # fmt: skip
+        parts.append(f'<path class="s{index} line" d="{place.path(x[::step], y[::step])}"/>{dots}')
+    return _svg(parts, y_label, x_label) + _legend([name for name, _, _ in series])
+
+
+def histogram(values, x_label, y_label, *, bins=20, x_range=(0.0, 1.0)):
+    """Bars: how many of `values` [N] fall into each of equal bins; a line at their mean."""
+    values = np.asarray(values, np.float64)
+    counts, edges = np.histogram(values, bins, x_range)
+    place = _Frame(x_range, (0, max(1, counts.max())))
+    parts = [place.axes(x_label, y_label)]
+    for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
+        x, y = place.x(low) + 1, place.y(count)
+        width = place.x(high) - place.x(low) - 2
+        parts.append(f'<rect class="bar" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{place.y(0) - y:.1f}"/>')
+    if len(values):
+        across = place.x(values.mean())
+        parts.append(f'<path class="guide" d="M{across:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
+        side = 'end' if across > WIDTH / 2 else 'start'
+        shift = -4 if side == 'end' else 4
+        parts.append(
+            f'<text x="{across + shift:.1f}" y="{TOP + 12}" text-anchor="{side}">mean {values.mean():.3f}</text>'
+        )
+    return _svg(parts, y_label, x_label)
+
+
+def scatter(x, y, x_label, y_label, *, y_range=(0.0, 1.0)):
+    """Dots, x on a logarithmic axis; non-positive x are left out."""
+    x, y = _finite(x, y)
+    x, y = np.log10(x[x > 0]), y[x > 0]
+    place = _Frame((math.floor(x.min()), max(math.floor(x.min()) + 1, math.ceil(x.max()))), y_range)
+    parts = [place.axes(x_label, y_label, powers=True)]
+    parts += [
+        f'<circle class="s0 dot" cx="{place.x(a):.1f}" cy="{place.y(b):.1f}" r="3.5"/>'
+        for a, b in zip(x, y, strict=True)
+    ]
+    return _svg(parts, y_label, x_label)
+
+
+class _Frame:
+    """From values to places in the drawing."""
+
+    def __init__(self, x_range, y_range):
+        self.x_range, self.y_range = x_range, y_range
+
+    def x(self, value):
+        low, high = self.x_range
+        return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value):
+        low, high = self.y_range
+        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    def path(self, x, y):
+        return 'M' + 'L'.join(f'{self.x(a):.1f} {self.y(b):.1f}' for a, b in zip(x, y, strict=True))
+
+    def axes(self, x_label, y_label, powers=False):
+        parts = []
+        for value in range(self.x_range[0], self.x_range[1] + 1) if powers else _ticks(*self.x_range):
+            label = f'{10.0**value:.4g}' if powers else f'{value:g}'
+            parts.append(
+                f'<text x="{self.x(value):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{label}</text>'
+            )
+        for value in _ticks(*self.y_range):
+            across = f'{self.y(value):.1f}'
+            parts.append(f'<path class="grid" d="M{LEFT} {across}H{WIDTH - RIGHT}"/>')
+            parts.append(f'<text x="{LEFT - 6}" y="{self.y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
+        middle = (TOP + HEIGHT - BOTTOM) / 2
+        parts.append(
+            f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>'
+        )
+        turned = f'text-anchor="middle" transform="rotate(-90 14 {middle})"'
+        parts.append(f'<text x="14" y="{middle}" {turned}>{escape(y_label)}</text>')
+        return ''.join(parts)
+
+
+def _ticks(low, high):
+    """About five round numbers within a range."""
+    raw = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+    return [round(k * step, 10) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def _finite(x, y):
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    kept = np.isfinite(x) & np.isfinite(y)
+    return x[kept], y[kept]
+
+
+def _span(values):
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _svg(parts, *labels):
+    title = escape(' against '.join(labels))
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
+
+
+def _legend(names):
+    if len(names) < 2:
+        return ''
+    items = ''.join(
+        f'<span><svg class="key" viewBox="0 0 28 8"><path class="s{k} line" d="M0 4H28"/></svg>{escape(name)}</span>'
+        for k, name in enumerate(names)
+    )
+    return f'<p class="legend">{items}</p>'

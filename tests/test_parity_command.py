@@ -1,0 +1,276 @@
+"""The command `parity`: keeps its marks on what is right, finds what is wrong, and says both in three forms."""
+
+import functools
+import html.parser
+import json
+import math
+import os
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from conftest import CACHE
+from flax import nnx
+from golden import seeded
+from golden_cases import FOLDER
+from safetensors.numpy import load_file, save_file
+
+from m2snet_jax import LossNet, parity
+from m2snet_jax.__main__ import main
+from m2snet_jax.commands import parity as command
+from m2snet_jax.model import layers, subtraction
+from m2snet_jax.predictor import create_model
+from m2snet_jax.weights import state_dict
+
+SIZE = [2, 40, 40]
+UNITS = len(subtraction.TRIANGLE)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def small_lossnet():
+    """A LossNet at 32 pixels, whose cost would be all of these tests'; and the tests' own compilation cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('JAX_COMPILATION_CACHE_DIR', os.path.abspath(CACHE))
+        patch.setattr(parity, 'LossNet', functools.partial(LossNet, size=32))
+        yield
+
+
+def seeded_arrays():
+    """The weights that the seed stands for, of an M2SNet with a Res2Net-14, and its running statistics."""
+    model = nnx.eval_shape(lambda: create_model('m2snet', 'res2net14'))
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), nnx.state(model))
+    nnx.update(model, zeros)
+    shapes = {name: array.shape for name, array in state_dict(model).items()}
+    statistics = {name: np.ones(shape, 'f4') for name, shape in shapes.items() if name.endswith(('mean', 'var'))}
+    return seeded.state_dict(shapes, 1) | statistics
+
+
+@pytest.fixture(scope='module')
+def inputs(tmp_path_factory):
+    """A folder of goldens that says what to run, without any truth."""
+    folder, arrays = tmp_path_factory.mktemp('inputs'), seeded_arrays()
+    shapes = json.loads((FOLDER / 'state_dict_shapes.json').read_text())
+    shapes['m2snet'] = {name: array.shape for name, array in arrays.items()}
+    (folder / 'state_dict_shapes.json').write_text(json.dumps(shapes))
+    statistics = {name: array for name, array in arrays.items() if name.endswith(('mean', 'var'))}
+    np.savez(folder / 'm2snet_buffers.npz', **statistics)
+    sizes = {'eval': [SIZE], 'train': SIZE, 'size2': SIZE, 'steps': 2}
+    np.savez(folder / 'm2snet_golden.npz')
+    (folder / 'm2snet_golden.json').write_text(json.dumps({'seed': 1, 'sizes': sizes, 'encoder': 'res2net14'}))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def folder(inputs, tmp_path_factory):
+    """Goldens made by our own code: truths about it as it is now, not about PyTorch's.
+
+    That our code is right is for the real goldens to say; here it is enough to know what changes.
+    """
+    folder = tmp_path_factory.mktemp('golden') / 'm2snet'
+    shutil.copytree(inputs, folder)
+    with jax.enable_x64(True):
+        goldens = parity.Goldens(folder, 'm2snet')
+        found, step_values = parity.training_step(goldens, 'float64')
+        found |= parity.evaluation_logits(goldens, 'float64', goldens.model('float64'), [SIZE])
+        trained_values, trained = command._trainer(goldens, 'float64')(goldens.model('float64'))
+    np.savez(folder / 'm2snet_golden.npz', **found, **trained)
+    (folder / 'm2snet_golden.json').write_text(json.dumps(goldens.values | step_values | trained_values))
+    return folder
+
+
+def run(folder, *arguments):
+    flags = () if any(word.startswith('--dtypes') for word in arguments) else ('--dtypes=float64',)
+    return main(['m2snet_jax', 'parity', f'--golden={folder}', '--models=m2snet', *flags, *map(str, arguments)])
+
+
+def missed(capsys):
+    report = json.loads(capsys.readouterr().out)
+    return {row['what']: row for row in report['models']['m2snet'] if not row['passed']}
+
+
+@pytest.mark.slow
+def test_marks_are_kept_and_told_in_words(folder, capsys):
+    assert run(folder) == 0
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert lines[-1].endswith('marks kept')
+    kept, total = (int(word) for word in lines[-1].split()[:3:2])
+    assert kept == total == sum('  kept' in line for line in lines)
+    assert 'MISSED' not in out
+    for _, _, unit in subtraction.TRIANGLE:
+        assert any(line.startswith(f'gradients, unit {unit} ') for line in lines)
+        assert any(line.startswith(f'running statistics, unit {unit} ') for line in lines)
+    for part in ('encoder stem', 'encoder stage 4', 'reduction', 'full-one filters', 'enhancement', 'decoder'):
+        assert sum(f', {part} ' in line for line in lines) == 2
+    assert sum(' after ' in line for line in lines) >= 4
+
+
+@pytest.mark.slow
+def test_numbers_are_the_same_as_json_and_as_a_page(folder, capsys):
+    assert run(folder, '--dtypes=float64,float32,bfloat16', '--json') == 0
+    report = json.loads(capsys.readouterr().out)
+    rows = report['models']['m2snet']
+    assert report['passed'] is True
+    for row in rows:
+        assert row['float64'] <= row['mark'] <= 1e-6
+    logits = rows[0]
+    assert logits['what'] == 'logits, evaluation, 2x40x40'
+    assert logits['float64'] < 1e-12 < logits['float32'] < 1e-4 < logits['bfloat16'] < 0.5
+    assert run(folder, '--html') == 0
+    page = capsys.readouterr().out
+    parser = html.parser.HTMLParser()
+    cells = []
+    parser.handle_data = lambda data: cells.append(data.strip())
+    parser.feed(page)
+    assert page.startswith('<!doctype html>')
+    assert '<script' not in page
+    assert 'http' not in page
+    for row in rows:
+        assert row['what'] in cells
+    assert cells.count('kept') == len(rows)
+
+
+@pytest.mark.slow
+def test_without_float64_nothing_is_judged(folder, capsys):
+    assert run(folder, '--dtypes=float32') == 0
+    out = capsys.readouterr().out
+    assert 'without float64 there are no marks' in out
+    assert 'kept' not in out
+
+
+def weights_file(path, change=None):
+    """The seeded weights as a file, with one value of one tensor changed by a thousandth of it."""
+    arrays = seeded_arrays()
+    if change:
+        arrays[change].flat[17] *= np.float32(1 + 1e-3)
+    save_file(arrays, path)
+    return path
+
+
+@pytest.mark.slow
+def test_a_weight_that_is_off_is_found(folder, tmp_path, capsys):
+    right = weights_file(tmp_path / 'right.safetensors')
+    assert run(folder, f'--weights={right}', '--json') == 0
+    assert missed(capsys) == {}
+    wrong = weights_file(tmp_path / 'wrong.safetensors', 'x5_x4_x3.0.weight')
+    assert run(folder, f'--weights={wrong}', '--json') == 1
+    found = missed(capsys)
+    assert {'logits, training', 'gradient of the logits'} <= found.keys()
+    assert 'running statistics, unit x5_x4_x3' in found
+    assert 'running statistics, unit x5_x4' not in found  # which comes before it
+    assert found['running statistics, unit x5_x4_x3']['worst'].startswith('x5_x4_x3.1.running_')
+
+
+@pytest.mark.slow
+def test_an_epsilon_that_is_off_is_found(folder, capsys, monkeypatch):
+    monkeypatch.setattr(layers, 'EPSILON', 1.001e-5)
+    assert run(folder) == 1
+    out = capsys.readouterr().out
+    assert 'MISSED' in out
+    line = next(line for line in out.splitlines() if line.startswith('logits, evaluation'))
+    assert 'MISSED' in line
+
+
+@pytest.mark.slow
+def test_another_call_order_of_the_shared_batch_norm_is_found(folder, capsys, monkeypatch):
+    """Two units of one column change places: nothing but the running statistics of the shared filters can tell."""
+    first, second, *others = subtraction.TRIANGLE
+    monkeypatch.setattr(subtraction, 'TRIANGLE', (second, first, *others))
+    assert run(folder, '--json') == 1
+    found = missed(capsys)
+    wrong = found.pop('running statistics, full-one filters')
+    assert wrong['worst'].startswith(('conv_3.norm.running_', 'conv_5.norm.running_'))
+    assert all(' after ' in what and what.startswith('logits') for what in found), found
+
+
+@pytest.mark.slow
+def test_errors_that_are_no_numbers_are_missed_marks(folder, tmp_path, capsys):
+    path = weights_file(tmp_path / 'weights.safetensors')
+    arrays = load_file(path)
+    arrays['output1.0.bias'][0] = math.nan
+    save_file(arrays, path)
+    assert run(folder, f'--weights={path}', '--json') == 1
+    found = missed(capsys)
+    assert found['logits, training']['float64'] == 'nan'
+    assert len(found) > 10
+
+
+@pytest.mark.parametrize('gone', ['m2snet_golden.npz', 'm2snet_golden.json', 'm2snet_buffers.npz', 'all'])
+def test_goldens_that_are_not_there_are_named(gone, inputs, tmp_path, capsys):
+    copy = tmp_path / 'copy'
+    shutil.copytree(inputs, copy)
+    shutil.rmtree(copy) if gone == 'all' else (copy / gone).unlink()
+    assert run(copy) == 2
+    out, err = capsys.readouterr()
+    assert out == ''
+    assert f'--golden={copy}: no goldens of m2snet there' in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--models=net'], '--models=net: give some of msnet, m2snet'),
+        (['--dtypes=float16'], '--dtypes=float16: give some of'),
+        (['--weights=a.pth'], '--weights: say whose weights these are'),
+        (['--weights=absent.pth', '--models=msnet'], 'absent.pth: no such file'),
+        (['--config=kvasir'], 'parity takes no config'),
+        (['word'], 'word: not understood'),
+    ],
+)
+def test_flags_that_cannot_be_used_are_named(arguments, message, capsys):
+    assert main(['m2snet_jax', 'parity', *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_planted_errors_show_in_evaluation(inputs, tmp_path, monkeypatch, float64):
+    def logits(change=None):
+        arrays = load_file(weights_file(tmp_path / f'{change}.safetensors', change))
+        goldens = parity.Goldens(inputs, 'm2snet', arrays)
+        (found,) = parity.evaluation_logits(goldens, 'float64', goldens.model('float64'), [SIZE]).values()
+        return found
+
+    right = logits()
+    assert parity.array_error(logits(), right) == 0
+    assert parity.array_error(logits('resnet.conv1.0.weight'), right) > command.EXACT
+    monkeypatch.setattr(layers, 'EPSILON', 1.001e-5)
+    assert parity.array_error(logits(), right) > command.EXACT
+
+
+def test_errors_are_relative_to_the_golden_and_see_what_is_missing():
+    truths = {'x5_x4.0.bias': [2.0, 1.0], 'resnet.bn1.weight': [0.0, 0.0]}
+    ours = {'x5_x4.0.bias': [2.0, 1.5], 'resnet.bn1.weight': [1e-6, 0.0]}
+    errors = parity.projection_errors(ours, truths)
+    assert errors == {'x5_x4.0.bias': 0.25, 'resnet.bn1.weight': 0.5}
+    assert parity.by_part(errors) == {
+        'encoder stem': (0.5, 'resnet.bn1.weight'),
+        'unit x5_x4': (0.25, 'x5_x4.0.bias'),
+    }
+    assert parity.projection_errors({}, truths) == dict.fromkeys(truths, math.inf)
+    assert parity.moment_errors({'a': [1.0, 4.0]}, {'a': [2.0, 4.0]}) == {'a': 0.25}
+    assert parity.array_error(np.ones(3), np.ones(4)) == math.inf
+    nothing = parity.by_part({'level1.0.bias': 1.0, 'level2.0.bias': math.nan})
+    assert math.isnan(nothing['enhancement'][0])
+
+
+def test_seeded_values_are_those_of_the_goldens():
+    for name, shape in (('a.weight', (3, 5, 2, 2)), ('a.weight', (7,)), ('b.bias', (7,)), ('fc.weight', (4, 6))):
+        np.testing.assert_array_equal(parity.seeded_tensor(name, shape, 3), seeded.tensor(name, shape, 3), strict=True)
+        ours, truth = parity.seeded_direction(name, shape, 3), seeded.direction(name, shape, 3)
+        np.testing.assert_array_equal(ours, truth, strict=True)
+    for ours, truth in (
+        (parity.seeded_images('t', 2, 9, 7, 3), seeded.images('t', 2, 9, 7, 3)),
+        (parity.seeded_masks('t', 3, 40, 30, 3), seeded.masks('t', 3, 40, 30, 3)),
+    ):
+        np.testing.assert_array_equal(ours, truth.transpose(0, 2, 3, 1), strict=True)
+
+
+@pytest.mark.slow
+def test_all_marks_are_kept_on_the_goldens_of_the_released_program(capsys):
+    assert main(['m2snet_jax', 'parity', '--json']) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert list(report['models']) == ['msnet', 'm2snet']
+    for rows in report['models'].values():
+        assert all(row['passed'] for row in rows)
+        assert all(row['mark'] == 1e-9 for row in rows if ' after ' not in row['what'])
