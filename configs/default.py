@@ -23,6 +23,9 @@ def get_config(variant=None):
     config.model.name = 'm2snet'  # 'm2snet' or 'msnet'
     config.model.encoder = 'res2net50'  # 'res2net50', 'res2net101', or 'res2net14' (for tests)
 
+    # Share of training after which the two batch norms that all subtraction units share keep their statistics; 1 is
+    # released: never. Each of their twenty calls is normalised by itself in training, by one statistic in evaluation.
+    config.model.fix_filters = 1.0
     config.model.encoder_weights = config_dict.placeholder(str)  # start of the encoder: name, .pth or .safetensors file
     config.model.weights = config_dict.placeholder(str)  # start of the whole model: a run's folder or a file
 

@@ -4,8 +4,8 @@
 
 Everything of the real recipe is on: M2SNet with a Res2Net-50, LossNet, sizes drawn for each batch, the triangular
 rate. The scale is small: images of 96 pixels, LossNet at 64 pixels (it costs three passes of a VGG), random initial
-weights. One thing is added: after so few steps the moving statistics of M2SNet's shared batch norms are far from what
-the network was trained with, so statistics are taken anew at the end (`recalibrate`).
+weights. One thing is added: in so short a training the moving statistics of the batch norms that M2SNet's units share
+never fit what the network is trained with, so they are kept as they are after three fifths of it (`model.fix_filters`).
 """
 
 from m2snet_jax.config import load_config
@@ -16,8 +16,8 @@ def get_config():
     config = load_config('default')
     config.unlock()
     config.batch = 8
-    config.epochs = 10
-    config.recalibrate = 25
+    config.epochs = 8
+    config.model.fix_filters = 0.6
     config.data.name = 'phantoms'
     config.data.size = 96
     config.data.sizes = (80, 96)

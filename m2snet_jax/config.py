@@ -124,6 +124,8 @@ def check_config(config):
             raise InputError(f'--config.{key}={flat[key]}: must be at least {bound}')
     if not 0 <= config.optimizer.momentum < 1:
         raise InputError(f'--config.optimizer.momentum={config.optimizer.momentum}: must be from 0 up to 1')
+    if not 0 <= config.model.fix_filters <= 1:
+        raise InputError(f'--config.model.fix_filters={config.model.fix_filters}: must be from 0 to 1')
     if not config.data.sizes:
         raise InputError('--config.data.sizes is empty: give at least one size')
     for size in config.data.sizes:

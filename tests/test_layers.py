@@ -121,3 +121,23 @@ def test_initial_weights_follow_pytorch():
         assert abs(np.std(values) / (bound / 3**0.5) - 1) < 0.15
     encoder = layers.Conv(32, 64, init=layers.he_normal_fan_out, rngs=nnx.Rngs(0))
     assert abs(np.std(encoder.kernel[...]) / (2 / (9 * 64)) ** 0.5 - 1) < 0.03
+
+
+@pytest.mark.parametrize('fixed', [True, False])
+def test_a_fixed_batch_norm_keeps_its_statistics_in_training(fixed):
+    norm, x = layers.BatchNorm(3, param_dtype=jnp.float64), random(2, 3, 4, 3) * 5 + 2
+    norm.mean[...], norm.var[...] = random(3, seed=1), random(3, seed=2) ** 2
+    graph, state = nnx.split(norm)
+
+    @jax.jit
+    def apply(state, x, fixed):
+        norm = nnx.merge(graph, state, copy=True)
+        return norm(x, fixed), norm.mean[...], norm.var[...]
+
+    y, mean, var = apply(state, x, fixed)
+    if fixed:
+        norm.eval()
+    truth = norm(x)
+    np.testing.assert_allclose(y, truth, rtol=1e-12)
+    np.testing.assert_allclose(mean, norm.mean[...], rtol=1e-12)
+    np.testing.assert_allclose(var, norm.var[...], rtol=1e-12)

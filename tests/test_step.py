@@ -17,11 +17,11 @@ from m2snet_jax.training.optimizer import sgd, triangle
 from m2snet_jax.training.step import create_train_state, make_train_step
 
 
-def start():
+def start(**options):
     optimizer = sgd(triangle(0.01, 4, 1))
     graph, state = create_train_state(M2SNet('res2net14', rngs=nnx.Rngs(0)), optimizer)
     lossnet_graph, lossnet_params = nnx.split(LossNet(size=32, rngs=nnx.Rngs(1)))
-    return make_train_step(graph, optimizer, lossnet_graph), state, lossnet_params
+    return make_train_step(graph, optimizer, lossnet_graph, **options), state, lossnet_params
 
 
 def batch(size=48, images=4):
@@ -55,6 +55,21 @@ def test_sizes_are_made_on_the_device_by_bilinear_resize():
     _, on_device = train_step(state, lossnet_params, whole, 40)
     _, before = train_step(copy, lossnet_params, resized, None)
     assert float(on_device['loss']) == pytest.approx(float(before['loss']), rel=1e-4)
+
+
+def test_filters_keep_their_statistics_from_a_step_on():
+    train_step, state, lossnet_params = start(fix_filters_at=1)
+    means = []
+    for _ in range(3):
+        state, _ = train_step(state, lossnet_params, batch(), 40)
+        filters, other = state.batch_stats['pyramid']['filters'], state.batch_stats['x5_dem_5']['norm']
+        means.append(
+            [float(filters[index]['norm']['mean'][...][0]) for index in range(2)] + [np.asarray(other['mean'])]
+        )
+    assert train_step._cache_size() == 1
+    assert means[0][0] != 0
+    assert means[0][:2] == means[1][:2] == means[2][:2]
+    assert np.abs(means[1][2] - means[0][2]).max() > 0
 
 
 ON_DEVICES = """

@@ -117,6 +117,8 @@ class BatchNorm(nnx.Module):
     It normalises by the biased batch variance and remembers the unbiased one, with momentum 0.1;
     `model.eval()` makes it use the running statistics. Statistics are taken in at least float32.
     A one-channel input stands for C equal channels: statistics are then taken once.
+
+    `fixed`, a bool that may be traced, makes a norm in training mode use its running statistics and keep them.
     """
 
     def __init__(self, channels, *, param_dtype=jnp.float32):
@@ -127,21 +129,36 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(channels, at_least_float32(param_dtype)))
         self.var = nnx.BatchStat(jnp.ones(channels, at_least_float32(param_dtype)))
 
-    def __call__(self, x):
+    def __call__(self, x, fixed=None):
         wide = x.astype(at_least_float32(x.dtype))
         if self.use_running_average:
-            factor = self.scale[...] * lax.rsqrt(self.var[...] + EPSILON)
-            y = (wide - self.mean[...]) * factor + self.bias[...]
-        else:
+            y = self._by_running_statistics(wide)
+        elif fixed is None:
             y, mean, var = normalise(wide, self.scale[...], self.bias[...])
-            count = x.size // x.shape[-1]
-            self._remember(mean, var * (count / max(count - 1, 1)))
+            self._remember(mean, var, x.size // x.shape[-1])
+        else:
+            y, mean, var = lax.cond(fixed, self._keep, self._replace, wide)
+            self.mean[...], self.var[...] = mean, var
         return y.astype(x.dtype)
 
-    def _remember(self, mean, var):
+    def _by_running_statistics(self, x):
+        return (x - self.mean[...]) * (self.scale[...] * lax.rsqrt(self.var[...] + EPSILON)) + self.bias[...]
+
+    def _keep(self, x):
+        return self._by_running_statistics(x), self.mean[...], self.var[...]
+
+    def _replace(self, x):
+        y, mean, var = normalise(x, self.scale[...], self.bias[...])
+        return y, *self._moved(mean, var, x.size // x.shape[-1])
+
+    def _remember(self, mean, var, count):
+        self.mean[...], self.var[...] = self._moved(mean, var, count)
+
+    def _moved(self, mean, var, count):
+        """The running statistics after one more batch, of `count` pixels a channel."""
         keep, take = self.momentum
-        self.mean[...] = keep * self.mean[...] + take * mean
-        self.var[...] = keep * self.var[...] + take * var
+        unbiased = var * (count / max(count - 1, 1))
+        return keep * self.mean[...] + take * mean, keep * self.var[...] + take * unbiased
 
 
 class ConvBatchNormRelu(nnx.Module):

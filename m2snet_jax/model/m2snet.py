@@ -21,7 +21,9 @@ class MSNet(nnx.Module):
     """Multi-scale subtraction network: normalised images `[B, H, W, 3]` → logits `[B, H, W, classes]`.
 
     H and W are at least 33 and may be odd. Logits are in at least float32; convolutions run in `dtype`, parameters
-    and statistics are kept in `param_dtype`. `train()` and `eval()` choose between batch and running statistics.
+    and statistics are kept in `param_dtype`. `train()` and `eval()` choose between batch and running statistics;
+    `fixed_filters`, a bool that may be traced, makes the shared batch norms of M2SNet's full-one filters keep theirs in
+    training too.
 
     Args:
         encoder: 'res2net50', 'res2net101', or 'res2net14' for tests.
@@ -45,10 +47,10 @@ class MSNet(nnx.Module):
         self.output2 = ConvBatchNormRelu(CHANNELS, CHANNELS, **module)
         self.output1 = Conv(CHANNELS, classes, use_bias=True, **module)
 
-    def __call__(self, images):
+    def __call__(self, images, fixed_filters=None):
         x1, *deeper = self.encoder(images)
         levels = [x1, *(reduce(x) for reduce, x in zip(self.reduction, deeper, strict=True))]
-        maps = self.pyramid(levels)
+        maps = self.pyramid(levels, fixed_filters)
         logits = self._decode(deeper[-1], maps)
         return resize(logits.astype(at_least_float32(logits.dtype)), *images.shape[1:3])
 

@@ -33,16 +33,16 @@ class FullOneFilter(nnx.Module):
 
     Computed in its exact cheap form: every output channel of that convolution is the same sum over channels and
     window, so the sum is made once, in at least float32, and only the affine part of the batch norm is per channel.
-    `[B, H, W, 64]` → `[B, H, W, 64]`.
+    `[B, H, W, 64]` → `[B, H, W, 64]`; `fixed` is the batch norm's.
     """
 
     def __init__(self, size, *, param_dtype=jnp.float32):
         self.size = size
         self.norm = BatchNorm(CHANNELS, param_dtype=param_dtype)
 
-    def __call__(self, x):
+    def __call__(self, x, fixed=None):
         total = x.sum(-1, keepdims=True, dtype=at_least_float32(x.dtype))
-        return nnx.relu(self.norm(box_sum(total, self.size))).astype(x.dtype)
+        return nnx.relu(self.norm(box_sum(total, self.size), fixed)).astype(x.dtype)
 
 
 class SubtractionUnit(nnx.Module):
@@ -55,10 +55,10 @@ class SubtractionUnit(nnx.Module):
     def __init__(self, *, dtype=jnp.float32, param_dtype=jnp.float32, rngs):
         self.project = ConvBatchNormRelu(CHANNELS, CHANNELS, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
-    def __call__(self, coarse, fine, filters=()):
+    def __call__(self, coarse, fine, filters=(), fixed=None):
         difference = absolute(coarse - fine)
         for full_one in filters:
-            difference += absolute(full_one(coarse) - full_one(fine))
+            difference += absolute(full_one(coarse, fixed) - full_one(fine, fixed))
         return self.project(difference)
 
 
@@ -75,11 +75,11 @@ class SubtractionPyramid(nnx.Module):
         self.units = nnx.Dict({name: SubtractionUnit(**module) for _, _, name in TRIANGLE})
         self.x5_dem_4 = ConvBatchNormRelu(CHANNELS, CHANNELS, **module)
 
-    def __call__(self, levels):
+    def __call__(self, levels, fixed=None):
         maps = {f'x{number}': level for number, level in enumerate(levels, start=1)}
         for coarse, fine, name in TRIANGLE:
             if coarse == 'x5_dem_4':
                 maps['x5_dem_4'] = self.x5_dem_4(maps['x5_x4_x3_x2'])
             resized = resize(maps[coarse], *maps[fine].shape[1:3])
-            maps[name] = self.units[name](resized, maps[fine], self.filters)
+            maps[name] = self.units[name](resized, maps[fine], self.filters, fixed)
         return maps

@@ -99,7 +99,12 @@ def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, 
     lossnet_graph, lossnet_params = (None, None) if lossnet is None else nnx.split(lossnet)
     lossnet_params = devices.replicate(lossnet_params, mesh)
     train_step = make_train_step(
-        graph, optimizer, lossnet_graph, bce=config.loss.bce, lossnet_weight=config.loss.lossnet
+        graph,
+        optimizer,
+        lossnet_graph,
+        bce=config.loss.bce,
+        lossnet_weight=config.loss.lossnet,
+        fix_filters_at=None if config.model.fix_filters == 1 else math.ceil(config.model.fix_filters * total),
     )
     start = int(state.step)
     batches = train_batches(

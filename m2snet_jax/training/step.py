@@ -27,7 +27,7 @@ def create_train_state(model, optimizer):
     return graph, TrainState(step, params, batch_stats, optimizer.init(params))
 
 
-def make_train_step(graph, optimizer, lossnet_graph=None, *, bce='mean', lossnet_weight=0.1):
+def make_train_step(graph, optimizer, lossnet_graph=None, *, bce='mean', lossnet_weight=0.1, fix_filters_at=None):
     """Returns the jitted `train_step(state, lossnet_params, batch, size) → (state, losses)`.
 
     Args:
@@ -37,6 +37,7 @@ def make_train_step(graph, optimizer, lossnet_graph=None, *, bce='mean', lossnet
             over them would compile their 30 MB into the program of every size.
         bce: as in `structure_loss`.
         lossnet_weight: as in `total_loss`.
+        fix_filters_at: step from which on the shared norms of the full-one filters keep their statistics; None: never.
 
     The step takes `batch['image']` `[B, S, S, 3]` normalised and `batch['mask']` `[B, S, S, C]` in [0, 1], resizes
     both on the device to `size` (static: one program a size; None leaves them as they are) and returns the new state
@@ -48,10 +49,11 @@ def make_train_step(graph, optimizer, lossnet_graph=None, *, bce='mean', lossnet
         if size is not None:
             images, mask = resize(images, size, size), resize(mask, size, size)
         lossnet = None if lossnet_graph is None else nnx.merge(lossnet_graph, lossnet_params)
+        fixed = None if fix_filters_at is None else state.step >= fix_filters_at
 
         def loss_of(params):
             model = nnx.merge(graph, params, state.batch_stats, copy=True)
-            loss, parts = total_loss(model(images), mask, lossnet, bce=bce, lossnet_weight=lossnet_weight)
+            loss, parts = total_loss(model(images, fixed), mask, lossnet, bce=bce, lossnet_weight=lossnet_weight)
             return loss, (parts, nnx.state(model, nnx.BatchStat))
 
         (loss, (parts, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
