@@ -21,7 +21,7 @@ def get_config():
     config.data.size = 256
     config.data.sizes = (224, 256)
     config.batch = 4
-    config.epochs = 30
+    config.epochs = 24
     config.model.fix_filters = 0.6
     config.loss.lossnet = 0.0
     return config
