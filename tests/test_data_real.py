@@ -29,7 +29,7 @@ def config_of(name, folder, **keys):
 
 
 def test_polyps_with_jpeg_masks():
-    config = config_of('folder', 'kvasir_five', batch=2)
+    config = config_of('folder', 'kvasir_five', batch=2, **{'data.size': 128, 'data.sizes': (128,)})
     report = inspect(config)
     assert report['problems'] == []
     assert sum(summary['masks']['not clean'] for summary in report['splits'].values()) == 5
