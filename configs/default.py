@@ -17,7 +17,15 @@ def get_config(variant=None):
     config.epochs = 50  # passes over the training images; paper and released: 50 for polyps
     config.steps = config_dict.placeholder(int)  # training steps; overrides epochs when set
     config.dtype = 'float32'  # convolutions in 'float32' or 'bfloat16' (released: float16 autocast)
+    config.remat = False  # compute the encoder's stages again for the gradient instead of keeping them: less memory
+    config.accumulate = 1  # parts that a batch is worked on in, for less memory; batch norm sees each by itself
+    config.ema = config_dict.placeholder(float)  # decay of averaged weights, which are evaluated then; unset: none
     config.recalibrate = 0  # batches over which running statistics are taken anew after training; released: none
+
+    # Which step's model is scored and loaded: 'last' (paper and released), or the one with the highest Dice after an
+    # epoch on the 'validation' split or on the 'test' sets. The latter flatters: every score sheet says so.
+    config.select = 'last'
+    config.select_on_test = False  # must be set for select='test'
 
     config.model = ConfigDict()
     config.model.name = 'm2snet'  # 'm2snet' or 'msnet'
@@ -41,6 +49,7 @@ def get_config(variant=None):
     config.optimizer.freeze_stem = False  # leave the stem (conv1, bn1) as it starts; what the released filter meant
     config.optimizer.momentum = 0.9  # Nesterov momentum; paper and released: 0.9
     config.optimizer.weight_decay = 5e-4  # added to every gradient, batch norm and biases too; released: 5e-4
+    config.optimizer.scale_rate_with_batch = False  # rates × batch / 16, for larger batches; paper and released: no
 
     config.data = ConfigDict()
     config.data.name = 'polyp'  # a file of m2snet_jax/data/datasets

@@ -80,7 +80,8 @@ def changed_keys(config, recorded):
         config: the config now.
         recorded: what `to_json` gave when the run began.
     """
-    now, before = flatten(to_json(config)), flatten(recorded)
+    # A key that is younger than the run had its default's meaning then.
+    now, before = flatten(to_json(config)), {**flatten(to_json(load_config('default'))), **flatten(recorded)}
     keys = [key for key in {**before, **now} if not key.startswith(FREE_KEYS)]
     return [(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
 
@@ -92,12 +93,14 @@ def check_config(config):
         'model.encoder': ('res2net14', 'res2net50', 'res2net101'),
         'loss.bce': ('mean', 'weighted'),
         'dtype': ('float32', 'bfloat16'),
+        'select': ('last', 'validation', 'test'),
     }
     least = {
         'seed': 0,
         'batch': 1,
         'epochs': 1,
         'steps': 1,
+        'accumulate': 1,
         'recalibrate': 0,
         'loss.lossnet': 0,
         'loss.lossnet_size': 16,
@@ -126,8 +129,24 @@ def check_config(config):
         raise InputError(f'--config.optimizer.momentum={config.optimizer.momentum}: must be from 0 up to 1')
     if not 0 <= config.model.fix_filters <= 1:
         raise InputError(f'--config.model.fix_filters={config.model.fix_filters}: must be from 0 to 1')
+    if config.ema is not None and not 0 < config.ema < 1:
+        raise InputError(f'--config.ema={config.ema}: must be between 0 and 1, as 0.999; none switches it off')
+    _check_selection(config)
     if not config.data.sizes:
         raise InputError('--config.data.sizes is empty: give at least one size')
     for size in config.data.sizes:
         if not isinstance(size, int) or size < MINIMUM_SIZE:
             raise InputError(f'--config.data.sizes: {size} found, the least side is {MINIMUM_SIZE} pixels')
+
+
+def _check_selection(config):
+    """Raises InputError where the model to score cannot, or should not, be chosen as asked."""
+    if config.select == 'test' and not config.select_on_test:
+        raise InputError(
+            '--config.select=test: a model chosen on the test set has flattered scores; hold images out '
+            '(--config.data.validation) for --config.select=validation, or insist with --config.select_on_test=true'
+        )
+    if config.select == 'validation' and config.data.validation is None:
+        raise InputError('--config.select=validation: no images are held out; set --config.data.validation')
+    if config.select != 'last' and config.recalibrate:
+        raise InputError(f'--config.recalibrate={config.recalibrate}: only for the last step; set --config.select=last')

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from m2snet_jax.errors import InputError
@@ -26,10 +27,11 @@ def make_mesh():
     return jax.make_mesh((jax.device_count(),), ('data',), axis_types=(AxisType.Auto,))
 
 
-def check_batch(batch, mesh):
-    """Raises InputError if a global batch cannot be split evenly over the mesh."""
-    if batch % mesh.size:
-        raise InputError(f'--config.batch={batch}: must be divisible by the {mesh.size} devices')
+def check_batch(batch, accumulate, mesh):
+    """Raises InputError if a global batch cannot be split evenly over the mesh, in `accumulate` parts."""
+    if batch % (mesh.size * accumulate):
+        parts = f' times the {accumulate} parts (accumulate)' if accumulate > 1 else ''
+        raise InputError(f'--config.batch={batch}: must be divisible by the {mesh.size} devices{parts}')
 
 
 def replicate(tree, mesh):
@@ -43,7 +45,16 @@ def shard(batch, mesh):
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
 
 
+def own_rows(array):
+    """Returns, as one numpy array, the rows of an array split over all devices that lie on this process's."""
+    if isinstance(array, np.ndarray) or array.is_fully_addressable:
+        return np.asarray(array)
+    rows = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(rows[start]) for start in sorted(rows)])
+
+
 def describe(mesh):
-    """Returns the mesh in words, as '4 × NVIDIA H100 (gpu)'."""
+    """Returns the mesh in words, as '4 × NVIDIA H100 (gpu) in 2 processes'."""
     device = mesh.devices.flat[0]
-    return f'{mesh.size} × {device.device_kind} ({device.platform})'
+    processes = '' if jax.process_count() == 1 else f' in {jax.process_count()} processes'
+    return f'{mesh.size} × {device.device_kind} ({device.platform}){processes}'

@@ -123,6 +123,11 @@ def test_bad_command_lines_are_one_line(arguments, message):
         ('data.size', 20, 'must be at least 33'),
         ('optimizer.momentum', 1.0, 'must be from 0 up to 1'),
         ('seed', -1, 'must be at least 0'),
+        ('ema', 1.0, 'must be between 0 and 1'),
+        ('accumulate', 0, 'must be at least 1'),
+        ('select', 'best', 'must be one of last, validation, test'),
+        ('select', 'test', 'insist with --config.select_on_test=true'),
+        ('select', 'validation', 'set --config.data.validation'),
     ],
 )
 def test_values_that_cannot_be_used(key, value, message):

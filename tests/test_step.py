@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 from m2snet_jax import LossNet, M2SNet
+from m2snet_jax.model.losses import total_loss
 from m2snet_jax.training.logs import Logs, Progress, read_metrics
 from m2snet_jax.training.optimizer import sgd, triangle
 from m2snet_jax.training.step import create_train_state, make_train_step
@@ -70,6 +71,75 @@ def test_filters_keep_their_statistics_from_a_step_on():
     assert means[0][0] != 0
     assert means[0][:2] == means[1][:2] == means[2][:2]
     assert np.abs(means[1][2] - means[0][2]).max() > 0
+
+
+def test_parts_of_a_batch_give_the_mean_of_their_gradients():
+    """Each part meets batch norm by itself, and the running statistics follow one part after the other."""
+    train_step, state, lossnet_params = start(accumulate=2)
+    whole, one_by_one, gradients, losses = batch(), state.batch_stats, [], []
+    graph, _ = create_train_state(M2SNet('res2net14', rngs=nnx.Rngs(0)), sgd(triangle(0.01, 4, 1)))
+    lossnet = LossNet(size=32, rngs=nnx.Rngs(1))
+
+    @jax.jit
+    def gradient(params, batch_stats, images, mask):
+        def loss_of(params):
+            model = nnx.merge(graph, params, batch_stats, copy=True)
+            return total_loss(model(images), mask, lossnet)[0], nnx.state(model, nnx.BatchStat)
+
+        return jax.value_and_grad(loss_of, has_aux=True)(params)
+
+    for part in range(2):
+        images, mask = whole['image'][part::2], whole['mask'][part::2]
+        (loss, one_by_one), one = gradient(state.params, one_by_one, images, mask)
+        losses.append(float(loss))
+        gradients.append(one)
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *gradients)
+    rate = triangle(0.01, 4, 1)(0)
+    # The first update: momentum starts at 0 and Nesterov counts the gradient once more.
+    expected = jax.tree.map(lambda p, g: p - rate * 1.9 * (g + 5e-4 * p), state.params, mean)
+    after, reported = train_step(state, lossnet_params, whole)
+    assert float(reported['loss']) == pytest.approx(np.mean(losses), rel=1e-5)
+    for found, truth in ((after.params, expected), (after.batch_stats, one_by_one)):
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(truth), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4 * float(jnp.abs(b).max()) + 1e-7)
+
+
+def test_stages_computed_again_change_no_value():
+    """Each of the four stages stands behind a barrier, so that compilers for accelerators do not keep it after all."""
+    results, barriers = [], []
+    for remat in (False, True):
+        optimizer = sgd(triangle(0.01, 4, 1))
+        model = M2SNet('res2net14', rngs=nnx.Rngs(0))
+        model.encoder.remat = remat
+        graph, state = create_train_state(model, optimizer)
+        lowered = make_train_step(graph, optimizer).lower(state, None, batch())
+        barriers.append(lowered.as_text().count('optimization_barrier'))
+        state, losses = lowered.compile()(state, None, batch())
+        results.append((float(losses['loss']), jax.tree.map(np.asarray, (state.params, state.batch_stats))))
+    assert barriers == [0, 4]
+    (loss, values), (loss_again, values_again) = results
+    assert loss_again == pytest.approx(loss, rel=1e-5)
+    for a, b in zip(jax.tree.leaves(values), jax.tree.leaves(values_again), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(b).max() + 1e-7)
+
+
+def test_averaged_weights_follow_the_steps():
+    optimizer = sgd(triangle(0.01, 4, 1))
+    graph, state = create_train_state(M2SNet('res2net14', rngs=nnx.Rngs(0)), optimizer, average=True)
+    train_step = make_train_step(graph, optimizer, ema=0.15)
+    seen = [np.asarray(state.params['output1']['kernel'][...])]
+    for _ in range(3):
+        state, _ = train_step(state, None, batch(), 40)
+        seen.append(np.asarray(state.params['output1']['kernel'][...]))
+    expected = seen[0]
+    for step, kernel in enumerate(seen[1:]):
+        decay = min(0.15, (1 + step) / (10 + step))  # 0.1, then 0.15
+        expected = decay * expected + (1 - decay) * kernel
+    np.testing.assert_allclose(state.evaluated[0]['output1']['kernel'][...], expected, rtol=1e-5, atol=1e-7)
+    assert np.abs(expected - seen[-1]).max() > 1e-6
+    other = jax.tree.map(jnp.zeros_like, state.batch_stats)
+    assert state.with_statistics(other).evaluated[1] is other
+    assert state.with_statistics(other).batch_stats is state.batch_stats
 
 
 ON_DEVICES = """

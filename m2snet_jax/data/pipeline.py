@@ -5,6 +5,7 @@ step without saved iterator state, and several processes share the batches of on
 used, because it takes a second) runs the work in threads; OpenCV must not start threads of its own beside them.
 """
 
+import itertools
 import math
 import os
 import threading
@@ -70,8 +71,10 @@ def train_batches(source, config, *, start_step=0, process_index=0, process_coun
     return iter(batches.to_iter_dataset(_threads(config)))
 
 
-def eval_examples(source, config):
-    """Returns an iterator over all examples in their order; call its `close()` when left early.
+def eval_examples(source, config, process_index=0, process_count=1):
+    """Returns an iterator over this process's examples, in their order; call its `close()` when left early.
+
+    Process p of n takes examples p, p + n, p + 2n, …
 
     Yields:
         dict of name, image (float32 [S, S, 3], by the test path at S = data.size), mask (uint8 [H, W]) and original
@@ -89,7 +92,34 @@ def eval_examples(source, config):
             'original': example['image'],
         }
 
-    return iter(grain.MapDataset.source(source).map(prepared).to_iter_dataset(_threads(config)))
+    dataset = grain.MapDataset.source(source).map(prepared)[process_index::process_count]
+    return iter(dataset.to_iter_dataset(_threads(config)))
+
+
+def eval_batches(source, config, device_count, process_index=0, process_count=1):
+    """Yields this process's examples in batches of one shape, so that one program serves, and as many as any process.
+
+    Args:
+        source, config: as in `eval_examples`; `evaluate.batch` too is read, over all processes.
+        device_count: a batch is made up to a multiple of it.
+        process_index, process_count: as in `eval_examples`.
+
+    Yields:
+        (examples, images): a list of at most b examples as `eval_examples` yields them, and float32 [b, S, S, 3],
+        filled up where there are fewer.
+    """
+    rows = -(-config.evaluate.batch // device_count) * device_count // process_count
+    examples = eval_examples(source, config, process_index, process_count) if process_index < len(source) else None
+    try:
+        for _ in range(-(-len(source) // (rows * process_count))):
+            batch = [] if examples is None else list(itertools.islice(examples, rows))
+            images = np.zeros((rows, config.data.size, config.data.size, 3), np.float32)
+            for image, example in zip(images, batch, strict=False):
+                image[:] = example['image']
+            yield batch, images
+    finally:
+        if examples is not None:
+            examples.close()
 
 
 def _threads(config):

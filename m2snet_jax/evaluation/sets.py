@@ -7,11 +7,13 @@ import itertools
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
+from m2snet_jax import hosts
 from m2snet_jax import mesh as devices
-from m2snet_jax.data.pipeline import eval_examples
+from m2snet_jax.data.pipeline import eval_batches
 from m2snet_jax.evaluation.scoring import score_files, score_maps
 from m2snet_jax.evaluation.sheet import write_sheets
 from m2snet_jax.images import write_png
@@ -22,6 +24,9 @@ from m2snet_jax.predictor import released_map
 
 def evaluate(predict, dataset, config, mesh, workdir):
     """Predicts and scores every test set and writes maps, overlays and score sheets.
+
+    Several processes share the images, write the maps of theirs, and all return the scores of all; they need to see
+    the same `workdir`.
 
     Args:
         predict: images `[B, S, S, 3]`, sharded over the mesh → probabilities `[B, S, S, C]`.
@@ -35,26 +40,30 @@ def evaluate(predict, dataset, config, mesh, workdir):
         (scores, overlays): {'<set>/<protocol>/<name>': figure} and {'<set>/<name>': uint8 [H, W, 3]}.
     """
     results, overlays, workdir = {}, {}, Path(workdir)
+    process, processes = jax.process_index(), jax.process_count()
 
-    def predicted(test_set, source, names):
+    def predicted(test_set, source, members):
         for number, (example, maps) in enumerate(_maps(predict, source, config, mesh)):
-            names.append(example['name'])
-            paths = map_paths(workdir / 'maps' / test_set, example['name'], config.data.classes)
+            index, name = process + number * processes, example['name']
+            paths = map_paths(workdir / 'maps' / test_set, name, config.data.classes)
+            members.append((index, name, paths))
             for path, levels in zip(paths, np.moveaxis(maps, -1, 0), strict=True):
                 _write(path, levels)
-            if number < config.log.images:
+            if index < config.log.images:
                 drawn = overlay(example['original'], _lesion(example['mask'], config.data.classes), maps.max(-1))
-                overlays[f'{test_set}/{example["name"]}'] = drawn
-                _write(workdir / 'overlays' / test_set / f'{example["name"]}.png', drawn)
+                overlays[f'{test_set}/{name}'] = drawn
+                _write(workdir / 'overlays' / test_set / f'{name}.png', drawn)
             yield maps, example['mask'], config.data.classes
 
     for test_set, source in dataset.tests.items():
-        names = []
-        images = list(_bar(in_processes(score_maps, predicted(test_set, source, names), len(source)), source, test_set))
-        paths = [map_paths(workdir / 'maps' / test_set, name, config.data.classes) for name in names]
-        results[test_set] = list(zip(range(len(names)), names, paths, images, strict=True))
+        members, count = [], -(-len(source) // processes)
+        images = list(_bar(in_processes(score_maps, predicted(test_set, source, members), count), count, test_set))
+        scored = [(*member, image) for member, image in zip(members, images, strict=True)]
+        results[test_set] = sorted(itertools.chain(*hosts.gather(scored)), key=lambda member: member[0])
     about = {'manifest_hash': dataset.manifest_hash}
-    return write_sheets(results, dataset.tests, config, workdir, about), overlays
+    scores = write_sheets(results, dataset.tests, config, workdir, about) if hosts.is_first() else None
+    overlays = {name: drawn for part in hosts.gather(overlays) for name, drawn in part.items()}
+    return hosts.gather(scores)[0], overlays
 
 
 def evaluate_maps(found, tests, config, workdir, about):
@@ -73,7 +82,7 @@ def evaluate_maps(found, tests, config, workdir, about):
     results, faults, classes = {}, [], config.data.classes
     for test_set, members in found.items():
         jobs = ((paths, tests[test_set][index]['mask'], classes) for index, _, paths in members)
-        images = _bar(in_processes(score_files, jobs, len(members)), members, test_set)
+        images = _bar(in_processes(score_files, jobs, len(members)), len(members), test_set)
         results[test_set] = []
         for member, image in zip(members, images, strict=True):
             if 'fault' in image:
@@ -84,26 +93,19 @@ def evaluate_maps(found, tests, config, workdir, about):
     return write_sheets(results, tests, config, Path(workdir), about), faults
 
 
-def _bar(images, whole, test_set):
+def _bar(images, count, test_set):
     """The same, while a bar on a terminal's stderr shows how far it is."""
-    return tqdm(images, test_set, len(whole), unit='image', disable=None, file=sys.stderr)
+    return tqdm(images, test_set, count, unit='image', disable=None if hosts.is_first() else True, file=sys.stderr)
 
 
 def _maps(predict, source, config, mesh):
     """Yields every example with its maps, uint8 [H, W, C], at its own size."""
-    examples = eval_examples(source, config)
-    size = -(-config.evaluate.batch // mesh.size) * mesh.size
-    try:
-        while batch := list(itertools.islice(examples, size)):
-            # Always the same shape, so that one program serves; what fills up the last batch is not looked at.
-            images = [example['image'] for example in batch] + [batch[-1]['image']] * (size - len(batch))
-            probabilities = np.asarray(predict(devices.shard(np.stack(images), mesh)))
-            for example, probability in zip(batch, probabilities, strict=False):
-                height, width = example['mask'].shape
-                channels = np.moveaxis(probability, -1, 0)
-                yield example, np.stack([released_map(channel, height, width) for channel in channels], -1)
-    finally:
-        examples.close()
+    for examples, images in eval_batches(source, config, mesh.size, jax.process_index(), jax.process_count()):
+        probabilities = devices.own_rows(predict(devices.shard(images, mesh)))
+        for example, probability in zip(examples, probabilities, strict=False):
+            height, width = example['mask'].shape
+            channels = np.moveaxis(probability, -1, 0)
+            yield example, np.stack([released_map(channel, height, width) for channel in channels], -1)
 
 
 def map_paths(folder, name, classes):

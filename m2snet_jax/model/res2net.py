@@ -69,6 +69,9 @@ class Res2Net(nnx.Module):
     """`[B, H, W, 3]`, normalised → five maps, finest first: 1/4, 1/4, 1/8, 1/16 and 1/32 of the input, rounded up.
 
     Their channels are 64, 256, 512, 1024 and 2048. There is no classifier.
+
+    Attributes:
+        remat: compute each stage again for the gradient instead of keeping its maps.
     """
 
     def __init__(self, name='res2net50', *, dtype=jnp.float32, param_dtype=jnp.float32, rngs):
@@ -95,6 +98,7 @@ class Res2Net(nnx.Module):
                 in_channels = planes * EXPANSION
             stages.append(nnx.List(blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.remat = False
 
     def __call__(self, x):
         first, first_norm, second, second_norm, third = self.conv1
@@ -102,8 +106,14 @@ class Res2Net(nnx.Module):
         x = nnx.relu(second_norm(second(x)))
         x = max_pool(nnx.relu(self.bn1(third(x))), 3, 2, padding=1)
         levels = [x]
+        run = nnx.remat(_run_stage) if self.remat else _run_stage
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            for block in stage:
-                x = block(x)
+            x = run(stage, x)
             levels.append(x)
         return levels
+
+
+def _run_stage(blocks, x):
+    for block in blocks:
+        x = block(x)
+    return x

@@ -11,9 +11,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from m2snet_jax import hosts
+
 
 class Logs:
-    """Writes scalars to `metrics.jsonl`, TensorBoard and, as a line, to stderr.
+    """Writes scalars to `metrics.jsonl`, TensorBoard and, as a line, to stderr; of several processes the first one.
 
     Args:
         workdir: the run's folder.
@@ -22,12 +24,14 @@ class Logs:
     """
 
     def __init__(self, workdir, step=0, *, tensorboard=True):
+        self._path = self._events = None
+        if not hosts.is_first():
+            return
         self._path = Path(workdir) / 'metrics.jsonl'
         rows = [row for row in read_metrics(workdir) if row['step'] <= step]
         temporary = self._path.with_name('.metrics.jsonl')
         temporary.write_text(''.join(json.dumps(row) + '\n' for row in rows))
         os.replace(temporary, self._path)
-        self._events = None
         if tensorboard:
             from tensorboardX import SummaryWriter  # here, because it takes a quarter of a second
 
@@ -35,6 +39,8 @@ class Logs:
 
     def write(self, step, scalars, line=None):
         """Writes one row of scalars for a step, and `line` to the console."""
+        if self._path is None:
+            return
         with self._path.open('a') as file:
             file.write(json.dumps({'step': step, **scalars}) + '\n')
         if self._events:
@@ -137,8 +143,9 @@ def read_metrics(workdir):
 
 
 def say(line):
-    """Writes a line to stderr; stdout is kept for results."""
-    print(line, file=sys.stderr, flush=True)
+    """Writes a line to stderr, in the first process only; stdout is kept for results."""
+    if hosts.is_first():
+        print(line, file=sys.stderr, flush=True)
 
 
 def duration(seconds):

@@ -2,11 +2,8 @@
 
 import contextlib
 import hashlib
-import json
 import math
-import os
 import signal
-import threading
 from pathlib import Path
 
 import jax
@@ -14,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from m2snet_jax import hosts
 from m2snet_jax import mesh as devices
-from m2snet_jax.config import changed_keys, check_config, to_json
+from m2snet_jax.config import check_config, to_json
 from m2snet_jax.data.datasets import open_dataset
-from m2snet_jax.data.manifest import to_csv
 from m2snet_jax.data.pipeline import image_size, steps_per_epoch, train_batches
-from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation import evaluate, read_summary, write_summary
 from m2snet_jax.evaluation.sheet import versions
 from m2snet_jax.model.lossnet import LossNet
@@ -28,11 +24,14 @@ from m2snet_jax.report import write_report
 from m2snet_jax.training.logs import Logs, Progress, say
 from m2snet_jax.training.optimizer import sgd, triangle
 from m2snet_jax.training.recalibration import recalibrate
+from m2snet_jax.training.run_folder import check_same_run, check_writable, is_scored, write_about
 from m2snet_jax.training.step import create_train_state, make_train_step
+from m2snet_jax.training.validation import make_validate, watched_split
 from m2snet_jax.weights import load_weights, names
 from m2snet_jax.weights.checkpoint import Checkpoints
 
 LOSSNET_SEED = 224  # apart from the run's: every run of a config sees the same random LossNet
+PUBLISHED_BATCH = 16  # for which the rate of both papers was chosen
 
 
 def train_and_evaluate(config, workdir):
@@ -53,24 +52,27 @@ def train_and_evaluate(config, workdir):
     """
     check_config(config)
     mesh = devices.make_mesh()
-    devices.check_batch(config.batch, mesh)
+    devices.check_batch(config.batch, config.accumulate, mesh)
     workdir = Path(workdir)
-    _check_writable(workdir)
+    check_writable(workdir)
     dataset = open_dataset(config)
     model, lossnet = build_model(config), build_lossnet(config)
     about = _about(config, dataset, lossnet)
-    _check_same_run(config, about, workdir)
+    check_same_run(config, about, workdir)
 
-    _write_about(about, dataset, workdir)
+    if hosts.is_first():
+        write_about(about, dataset.manifest, workdir)
     epoch_steps = steps_per_epoch(dataset.train, config)
     total = config.steps or config.epochs * epoch_steps
-    checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep)
+    checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep, choose=config.select != 'last')
     try:
-        if checkpoints.latest_step() == total and _is_scored(workdir, total):
+        if checkpoints.latest_step() == total and is_scored(workdir, total):
             say(f'{workdir}: this run is finished ({total} steps); nothing to do')
             return read_summary(workdir)
+        for line in _announcements(config, dataset, mesh):
+            say(line)
         optimizer = build_optimizer(config, total, epoch_steps)
-        graph, state = create_train_state(model, optimizer)
+        graph, state = create_train_state(model, optimizer, average=config.ema is not None)
         state = devices.replicate(state, mesh)
         if checkpoints.latest_step() is not None:
             state = checkpoints.restore(state)
@@ -78,18 +80,24 @@ def train_and_evaluate(config, workdir):
         logs = Logs(workdir, int(state.step), tensorboard=config.log.tensorboard)
         with contextlib.closing(logs):
             state = _train(config, dataset, mesh, (graph, state), optimizer, lossnet, checkpoints, logs, total)
+            step, (params, batch_stats) = total, state.evaluated
+            if config.select != 'last':
+                step = checkpoints.chosen_step()
+                params, batch_stats = checkpoints.restore_evaluated(step, state)
+                say(f'step {step} had the highest Dice ({config.select}); it is the one that is scored')
             say('predicting and scoring the test sets')
             predict_step = make_predict_step(graph)
             scores, overlays = evaluate(
-                lambda images: predict_step(state.params, state.batch_stats, images), dataset, config, mesh, workdir
+                lambda images: predict_step(params, batch_stats, images), dataset, config, mesh, workdir
             )
             for name, image in overlays.items():
                 logs.write_image(total, f'overlay/{name}', image)
     finally:
         checkpoints.close()
-    model_hash = names.model_hash(nnx.merge(graph, state.params, state.batch_stats))
-    write_summary(workdir, scores, {'step': total, 'model_hash': model_hash, **about})
-    write_report(workdir)
+    if hosts.is_first():
+        model_hash = names.model_hash(nnx.merge(graph, params, batch_stats))
+        write_summary(workdir, scores, {'step': total, 'scored_step': step, 'model_hash': model_hash, **about})
+        write_report(workdir)
     return scores
 
 
@@ -105,36 +113,40 @@ def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, 
         bce=config.loss.bce,
         lossnet_weight=config.loss.lossnet,
         fix_filters_at=None if config.model.fix_filters == 1 else math.ceil(config.model.fix_filters * total),
+        accumulate=config.accumulate,
+        ema=config.ema,
     )
-    start = int(state.step)
-    batches = train_batches(
-        dataset.train,
-        config,
-        start_step=start,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    progress = Progress(logs, config.batch, total, steps_per_epoch(dataset.train, config))
-    with contextlib.closing(batches), _termination() as terminated:
-        for step in range(start, total):
+    watched, sources = watched_split(config, dataset)
+    validate = make_validate(graph, sources, config, mesh)
+    first, epoch_steps = int(state.step), steps_per_epoch(dataset.train, config)
+    processes = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
+    batches = train_batches(dataset.train, config, start_step=first, **processes)
+    progress = Progress(logs, config.batch, total, epoch_steps)
+    with contextlib.closing(batches), hosts.termination() as asked_to_end:
+        for step in range(first + 1, total + 1):
             with progress.waiting():
                 batch = devices.shard(next(batches), mesh)
-            size = image_size(config, step)
+            size = image_size(config, step - 1)
             with progress.dispatching(size):
                 state, losses = train_step(state, lossnet_params, batch, size)
-            progress.add(step + 1, losses)
-            last = step + 1 == total or terminated.is_set()
-            if step + 1 == total and config.recalibrate:
+            progress.add(step, losses)
+            asked, dice = asked_to_end(step), None
+            last, epoch_ends = step == total or asked, step == total or step % epoch_steps == 0
+            if step == total and config.recalibrate:
                 following = [devices.shard(next(batches), mesh)['image'] for _ in range(config.recalibrate)]
-                state = state.replace(batch_stats=recalibrate(graph, state.params, state.batch_stats, following))
-            if (step + 1) % config.log.every == 0 or last:
+                state = state.with_statistics(recalibrate(graph, *state.evaluated, following))
+            if step % config.log.every == 0 or last:
                 progress.report()
-            if (step + 1) % config.checkpoint.every == 0 or last:
+            if epoch_ends and sources:
+                dice = validate(*state.evaluated)
+                line = f'epoch {math.ceil(step / epoch_steps)}: {watched} Dice {dice:.4f} at {config.data.size} pixels'
+                logs.write(step, {f'{watched}/Dice': dice}, line)
+            if step % config.checkpoint.every == 0 or last or (epoch_ends and config.select != 'last'):
                 progress.check()
-                checkpoints.save(step + 1, state)
-            if terminated.is_set() and step + 1 < total:
+                checkpoints.save(step, state, dice)
+            if asked and step < total:
                 checkpoints.close()
-                say(f'asked to end: step {step + 1} of {total} is saved; the same command goes on from there')
+                say(f'asked to end: step {step} of {total} is saved; the same command goes on from there')
                 raise SystemExit(128 + signal.SIGTERM)
     return state
 
@@ -142,6 +154,7 @@ def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, 
 def build_model(config):
     """Returns the model that a config names, in training mode, with its initial weights."""
     model = create_model(config.model.name, config.model.encoder, config.data.classes, config.dtype, config.seed)
+    model.encoder.remat = config.remat
     if config.model.encoder_weights is not None:
         load_weights(model.encoder, config.model.encoder_weights)
     if config.model.weights is not None:
@@ -161,13 +174,30 @@ def build_lossnet(config):
 
 def build_optimizer(config, total, epoch_steps):
     """Returns the optimizer of a config for a run of `total` steps."""
+    peak = config.optimizer.peak
+    if config.optimizer.scale_rate_with_batch:
+        peak *= config.batch / PUBLISHED_BATCH
     return sgd(
-        triangle(config.optimizer.peak, math.ceil(total / epoch_steps), epoch_steps),
+        triangle(peak, math.ceil(total / epoch_steps), epoch_steps),
         momentum=config.optimizer.momentum,
         weight_decay=config.optimizer.weight_decay,
         encoder_factor=config.optimizer.encoder_factor,
         freeze_stem=config.optimizer.freeze_stem,
     )
+
+
+def _announcements(config, dataset, mesh):
+    """Yields what a user should know before the first step, a line each."""
+    yield f'training on {devices.describe(mesh)}'
+    if dataset.validation is None:
+        yield 'no validation split (data.validation): how good the model is shows in the test scores at the end'
+    if config.accumulate > 1:
+        part = config.batch // config.accumulate
+        yield f'{config.batch} images a step in {config.accumulate} parts: batch norm sees {part} images at a time'
+    if config.optimizer.scale_rate_with_batch:
+        yield f'rates × {config.batch / PUBLISHED_BATCH:g} for {config.batch} images a step (scale_rate_with_batch)'
+    if config.ema is not None:
+        yield f'evaluated with weights averaged over the steps (ema={config.ema:g})'
 
 
 def _about(config, dataset, lossnet):
@@ -186,65 +216,3 @@ def _hash(tree):
     for leaf in jax.tree.leaves(tree):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
-
-
-def _is_scored(workdir, total):
-    """Whether the score sheet of a run of `total` steps is complete."""
-    path = workdir / 'scores' / 'summary.json'
-    return path.exists() and json.loads(path.read_text()).get('step') == total
-
-
-def _check_writable(workdir):
-    """Raises InputError if the folder cannot be made or written."""
-    existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise InputError(f'--workdir={workdir}: {existing} is a file; name a folder')
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f'--workdir={workdir}: {existing} cannot be written; name another folder')
-
-
-def _check_same_run(config, about, workdir):
-    """Raises InputError if the folder holds a run whose result another config, or other data, would have given."""
-    path = workdir / 'config.json'
-    if not path.exists():
-        return
-    recorded = json.loads(path.read_text())
-    changes = [f'{key} {before} → {now}' for key, before, now in changed_keys(config, recorded['config'])]
-    if recorded['manifest_hash'] != about['manifest_hash']:
-        changes.append('the data (manifest hash)')
-    if recorded['lossnet_hash'] != about['lossnet_hash'] and not changes:
-        changes.append('the weights of LossNet')
-    if changes:
-        free = next(path for n in range(2, 10**6) if not (path := workdir.with_name(f'{workdir.name}-{n}')).exists())
-        raise InputError(
-            f'--workdir={workdir}: holds a run of another config, changed: {", ".join(changes)}; '
-            f'give the same config to go on, or start a new run with --workdir={free}'
-        )
-
-
-def _write_about(about, dataset, workdir):
-    """Makes the run's folder with `config.json` and `manifest.csv`; a resumed run leaves them as they are."""
-    if (workdir / 'config.json').exists():
-        return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'--workdir={workdir}: cannot be made ({error.strerror}); name another folder') from None
-    for name, text in (('manifest.csv', to_csv(dataset.manifest)), ('config.json', json.dumps(about, indent=1) + '\n')):
-        temporary = workdir / f'.{name}'
-        temporary.write_text(text)
-        os.replace(temporary, workdir / name)
-
-
-@contextlib.contextmanager
-def _termination():
-    """Yields an event that SIGTERM sets, so that the step under way can end and be saved."""
-    terminated = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set a handler
-        yield terminated
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
-    try:
-        yield terminated
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -21,8 +21,9 @@ def load_weights(model, source):
     Args:
         model: an MSNet or M2SNet, which may be without values (`nnx.eval_shape`); from a file also a Res2Net or
             LossNet.
-        source: the folder of a run or converted model (its newest checkpoint is taken), the folder `checkpoints` in it
-            or one step's folder in that, a PyTorch or safetensors file, or a name of `pretrained.PRETRAINED`.
+        source: the folder of a run or converted model (its newest checkpoint is taken, or the one that its `select`
+            chose), the folder `checkpoints` in it or one step's folder in that, a PyTorch or safetensors file, or a
+            name of `pretrained.PRETRAINED`.
 
     Raises:
         InputError: nothing there, or weights that do not fit the model.
@@ -37,9 +38,9 @@ def load_weights(model, source):
     from m2snet_jax.weights.checkpoint import restore_model  # here, because orbax takes a second to import
 
     run, step = _run_and_step(path)
-    recorded_config(run)
+    choose = recorded_config(run).get('select', 'last') != 'last'
     _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    restored = restore_model(run / 'checkpoints', params, batch_stats, step)
+    restored = restore_model(run / 'checkpoints', params, batch_stats, step, choose=choose)
     nnx.update(model, *jax.tree.map(jnp.asarray, restored))
     return model
 
