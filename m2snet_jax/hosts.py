@@ -8,6 +8,7 @@ import contextlib
 import os
 import pickle
 import signal
+import sys
 import threading
 
 import jax
@@ -37,11 +38,13 @@ def join(distributed=None):
     try:
         count, index = (None if named[name] is None else int(named[name]) for name in (COUNT, INDEX))
         jax.distributed.initialize(num_processes=count, process_id=index, heartbeat_timeout_seconds=SILENCE)
-    except ValueError as error:
-        if not distributed and not any(named.values()) and 'coordinator_address' in str(error):
-            return  # no cluster: the common case
-        raise InputError(f'--distributed: {error}; set {ADDRESS}, {COUNT} and {INDEX}') from None
     except Exception as error:
+        no_cluster = 'coordinator_address should be defined' in str(error)
+        too_late = 'must be called before any JAX calls' in str(error)  # a program that imports us and runs alone
+        if distributed is None and not any(named.values()) and (no_cluster or too_late):
+            return
+        if isinstance(error, ValueError):
+            raise InputError(f'--distributed: {error}; set {ADDRESS}, {COUNT} and {INDEX}') from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f'the other processes cannot be joined ({reason}); --nodistributed stays alone') from None
 
@@ -84,3 +87,19 @@ def termination():
         yield lambda step: terminated.is_set()
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def end_if_another_did(error):
+    """Ends this process at once, with status 1, if `error` may come from another process that has ended.
+
+    An orderly end would wait for the other one. Without several processes this does nothing.
+    """
+    if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
+        reason = str(error).splitlines()[0]
+        print(
+            f'error: another process has ended or cannot be reached ({reason}); '
+            'start the same command on all hosts again: it goes on from the last checkpoint',
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
