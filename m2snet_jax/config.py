@@ -11,6 +11,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from m2snet_jax.errors import InputError
+from m2snet_jax.window import parse_window
 
 MINIMUM_SIZE = 33  # below it the coarsest of the five levels has a single pixel and batch norm nothing to average
 # A run may go on under other values of these: they do not change its result.
@@ -126,6 +127,7 @@ def check_config(config):
         raise InputError(f'--config.optimizer.momentum={config.optimizer.momentum}: must be from 0 up to 1')
     if not 0 <= config.model.fix_filters <= 1:
         raise InputError(f'--config.model.fix_filters={config.model.fix_filters}: must be from 0 to 1')
+    parse_window(config.data.window)
     if not config.data.sizes:
         raise InputError('--config.data.sizes is empty: give at least one size')
     for size in config.data.sizes:
