@@ -1,7 +1,10 @@
 """DICOM files: images and their frames in, a segmentation (DICOM SEG) that refers to them out."""
 
 import contextlib
+import functools
 import io
+import threading
+from pathlib import Path
 
 import numpy as np
 
@@ -9,6 +12,7 @@ from m2snet_jax.errors import InputError
 from m2snet_jax.window import windowed
 
 ENDINGS = ('.dcm',)
+_LOADING = threading.Lock()
 _DECODERS = 'pylibjpeg, pylibjpeg-openjpeg and python-gdcm decode most'
 _MAY_BE_EMPTY = (  # required of every image, but those who make files anonymous drop them
     *('PatientID', 'PatientName', 'PatientBirthDate', 'PatientSex'),
@@ -40,7 +44,7 @@ def read_image(path, number, window):
         if kind == 'PALETTE COLOR':
             samples = apply_color_lut(samples, header)
             return (samples >> 8).astype(np.uint8) if samples.dtype == np.uint16 else samples
-        if samples.ndim == 3 or (header.BitsStored <= 8 and samples.dtype == np.uint8):
+        if samples.ndim == 3 or (header.BitsStored <= 8 and samples.dtype.kind == 'u'):
             levels = np.rint(samples * (255 / (2**header.BitsStored - 1))).astype(np.uint8)
         else:
             numbers = apply_modality_lut(samples, _about(header, number, 'PixelValueTransformationSequence'))
@@ -159,11 +163,18 @@ def _header(path, pixels=False):
 
 def _frame(path, number):
     """Returns a file and one of its frames as stored, [H, W] or RGB [H, W, 3], without decoding the others."""
-    dataset = _header(path, pixels=True)
+    with _LOADING, _named(path):
+        dataset = _load(Path(path), Path(path).stat().st_mtime_ns)
     with _named(path):
         from pydicom.pixels import pixel_array
 
         return dataset, pixel_array(dataset, index=number)
+
+
+@functools.lru_cache(maxsize=4)
+def _load(path, modified):
+    """Reads a file that was modified at that time; the last few are kept, since frames are asked for in turn."""
+    return _header(path, pixels=True)
 
 
 @contextlib.contextmanager

@@ -89,8 +89,8 @@ def encode_nifti(path, slices):
 
 def _volume(path):
     """Returns the Volume of a file; the last few are kept, since slices are asked for one after the other."""
-    with _LOADING:
-        return _load(Path(path), _modified(path))
+    with _LOADING, _named(path):
+        return _load(Path(path), Path(path).stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4)
@@ -125,6 +125,8 @@ def _named(path):
     """Turns whatever goes wrong inside into an InputError that names the file."""
     try:
         yield
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f'{path}: no such file') from None
     except Exception as error:  # nibabel, gzip and zlib raise nearly anything on a damaged file
@@ -152,10 +154,3 @@ def _axial(voxels, axes):
     view = voxels.transpose(*order, *range(3, voxels.ndim))
     rows, columns = (slice(None, None, -1 if turn else 1) for turn in turned)
     return view[:, rows, columns]
-
-
-def _modified(path):
-    try:
-        return Path(path).stat().st_mtime_ns
-    except OSError as error:
-        raise InputError(f'{path}: cannot be opened ({error.strerror})') from None

@@ -1,8 +1,10 @@
 """DICOM and NIfTI: what is seen of them, and results in the geometry of what came in."""
 
 import gzip
+import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ from pydicom.data import get_testdata_file  # noqa: E402
 from pydicom.uid import generate_uid  # noqa: E402
 
 RANDOM = np.random.default_rng(0)
-SHAPE = 5, 7, 6  # right to left, front to back, foot to head: [x, y, z] of the plain affine
+SHAPE = 5, 7, 6  # right to left, back to front, foot to head
 
 
 class Marking:
@@ -272,7 +274,7 @@ GEOMETRIES = {
 
 
 def make_volume(path, geometry, anatomy, slope=None, intercept=None):
-    """Stores anatomy [right to left, back to front, foot to head], first voxels rightmost …, in one of many ways.
+    """Stores anatomy [right to left, back to front, foot to head] in one of the geometries.
 
     Returns the function that turns any such array into the order of the stored voxels.
     """
@@ -414,6 +416,12 @@ def test_predict_takes_the_window_of_the_command_line(tmp_path, anatomy, capsys)
     assert nibabel.load(tmp_path / 'ct/ct.nii.gz').shape == stored(anatomy).shape
     assert main([*command[:-3], *config, '--config.data.window=lung', f'--output={tmp_path}/ct']) == 2
     assert 'another window' in capsys.readouterr().err
+    assert main(['', 'convert', str(model), str(tmp_path / 'run'), *config, '--config.data.window=lung']) == 0
+    run = ['', 'predict', f'--model={tmp_path}/run', f'--images={tmp_path}/ct.nii.gz', f'--output={tmp_path}/of_run']
+    assert main([*run, '--config=default', '--config.data.window=bone']) == 2
+    assert 'was trained with lung' in capsys.readouterr().err
+    assert main(run) == 0
+    assert json.loads((tmp_path / 'of_run/model.json').read_text())['window'] == 'lung'
 
 
 # The dataset `folder`
@@ -539,3 +547,24 @@ def test_validate_looks_at_slices(volumes, prepared, tmp_path, capsys):
     assert '6 pairs of near-duplicates' in text
     assert 'byte for byte the same' in text
     assert (tmp_path / 'look/duplicates.html').exists()
+
+
+# The page about all this
+
+
+@pytest.mark.parametrize('line', range(4))
+def test_the_commands_of_the_page(tmp_path, volumes, prepared, monkeypatch, line):
+    pytest.importorskip('highdicom', reason='an optional requirement: pip install .[clinic]')
+    page = (Path(__file__).parent.parent / 'docs/clinic.md').read_text(encoding='utf-8')
+    commands = [found.split()[3:] for found in re.findall(r'^python -m m2snet_jax .*', page, re.MULTILINE)]
+    assert len(commands) == 4
+    shutil.copy(volumes / 'images/ct0.nii.gz', tmp_path / 'ct.nii.gz')
+    monkeypatch.chdir(tmp_path)
+    if commands[line][0] == 'predict':
+        model = write_model(tmp_path / 'tiny.safetensors')
+        commands[line] = [
+            word.replace('runs/lung', str(model)).replace('runs/polyp', str(model)) for word in commands[line]
+        ]
+        window = [] if any('data.window' in word for word in commands[line]) else ['--config.data.window=lung']
+        commands[line] += ['--config=quickstart', '--config.model.encoder=res2net14', '--config.data.size=48', *window]
+    assert main(['', *commands[line]]) == 0

@@ -26,21 +26,23 @@ class Series:
 
 def group_series(images):
     """Returns the series of [(name, path)], in the order of their first images."""
-    found = {}
+    found, key_of = {}, {}
     for name, path in images:
         file, number = locate(path)
-        reader = reader_of(path)
-        key = file if reader is nifti else _series_of(file) if reader is dicom else None
-        if key is None:
-            reader, key = None, path
+        if file not in key_of:
+            key_of[file] = _key(file)
+        key = key_of[file] or path
         name_of_file = name if number is None else name.removesuffix(f'_{path.name}')
-        found.setdefault(key, Series(name_of_file, reader, [])).images.append((name, path))
+        series = found.setdefault(key, Series(name_of_file, reader_of(file) if key_of[file] else None, []))
+        series.images.append((name, path))
     return list(found.values())
 
 
-def _series_of(file):
+def _key(file):
+    """Returns what the images of one series have in common, None for those that get no file of results."""
+    reader = reader_of(file)
     try:
-        return dicom.series_of(file)
+        return file if reader is nifti else dicom.series_of(file) if reader is dicom else None
     except InputError:  # told when the image is read
         return None
 
