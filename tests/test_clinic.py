@@ -222,6 +222,24 @@ def test_a_series_gives_maps_and_one_segmentation_in_its_geometry(tmp_path):
     assert places == {source.SOPInstanceUID: list(source.ImagePositionPatient) for source in sources}
 
 
+def test_frames_of_one_file_give_one_segmentation(tmp_path):
+    highdicom = pytest.importorskip('highdicom', reason='an optional requirement: pip install .[clinic]')
+    sources = [pydicom.dcmread(path) for path in make_ct_series(tmp_path / 'ct')]
+    enhanced = highdicom.legacy.LegacyConvertedEnhancedCTImage(
+        sources, highdicom.UID(), 1, highdicom.UID(), 1, transfer_syntax_uid='1.2.840.10008.1.2.1'
+    )
+    enhanced.save_as(tmp_path / 'frames.dcm')
+    model = Marking()
+    model.window = '0,600'
+    (done, _, faults), output = predict(tmp_path, [tmp_path / 'frames.dcm'], model)
+    assert (done, faults) == (4, [])
+    segmentation = highdicom.seg.segread(output / 'frames_seg.dcm')
+    masks = segmentation.get_pixels_by_source_frame(enhanced.SOPInstanceUID, [1, 2, 3, 4])[..., 0]
+    for number, mask in enumerate(masks):
+        np.testing.assert_array_equal(mask, levels(enhanced.pixel_array[number].astype(int) - 1024, 0, 600) > 127)
+        np.testing.assert_array_equal(np.asarray(Image.open(output / f'frames_{number:03d}.png')) > 127, mask)
+
+
 @pytest.mark.filterwarnings('ignore:Expected explicit VR')
 def test_pictures_without_a_place_in_space_get_a_segmentation_each(tmp_path):
     pytest.importorskip('highdicom', reason='an optional requirement: pip install .[clinic]')
