@@ -63,6 +63,10 @@ def get_config(variant=None):
     config.data.folds_file = config_dict.placeholder(str)  # table name,fold; unset: folds.csv beside the data, or dealt
     config.data.group_duplicates = False  # near-duplicate images never go to different folds; busi, goals, folder
     config.data.exclude = config_dict.placeholder(str)  # file of names, one a line, to leave out of training only
+    # Which of a scanner's numbers are shown, black to white, where DICOM and NIfTI files hold more than 8 bits: a
+    # window on a CT's Hounsfield units, 'lung' (centre -600, width 1500), 'mediastinum' (50, 350), 'abdomen' (50, 400),
+    # 'liver' (30, 150), 'bone' (400, 1800) or 'brain' (40, 80); 'CENTRE,WIDTH' in any units; 'file': each file's own.
+    config.data.window = config_dict.placeholder(str)
     config.data.validation = config_dict.placeholder(float)  # held out of training: a share, or a number from 1 on
     config.data.count = 200  # phantoms: images generated for training
     config.data.test_count = 50  # phantoms: images generated for the test

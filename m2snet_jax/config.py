@@ -11,6 +11,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from m2snet_jax.errors import InputError
+from m2snet_jax.window import parse_window
 
 MINIMUM_SIZE = 33  # below it the coarsest of the five levels has a single pixel and batch norm nothing to average
 # A run may go on under other values of these: they do not change its result.
@@ -132,6 +133,7 @@ def check_config(config):
     if config.ema is not None and not 0 < config.ema < 1:
         raise InputError(f'--config.ema={config.ema}: must be between 0 and 1, as 0.999; none switches it off')
     _check_selection(config)
+    parse_window(config.data.window)
     if not config.data.sizes:
         raise InputError('--config.data.sizes is empty: give at least one size')
     for size in config.data.sizes:

@@ -1,7 +1,8 @@
 """Image files: the only place that opens pixels on disk, and the one that writes maps.
 
-Images come out as 8-bit RGB, masks as 8-bit levels. 16-bit files become 8-bit by ÷257, never by
-stretching each image on its own, and EXIF rotation is applied to both.
+Images come out as 8-bit RGB, masks as 8-bit levels. 16-bit files become 8-bit by ÷257, those of scanners by a named
+window, never by stretching each image on its own, and EXIF rotation is applied to both. A file that holds several
+images, a volume's slices or frames, is opened here too: the address of one is a path below its file, `ct.nii.gz/012`.
 """
 
 import os
@@ -12,20 +13,65 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from m2snet_jax import dicom, nifti
 from m2snet_jax.errors import InputError
 
+_READERS = {ending: reader for reader in (dicom, nifti) for ending in reader.ENDINGS}
+CLINICAL_ENDINGS = tuple(_READERS)
 
-def read_image(path):
+
+def split_name(path):
+    """Returns the name of a file without its ending, and the ending in lower case: ('ct', '.nii.gz')."""
+    stem, ending = os.path.splitext(Path(path).name)
+    if ending.lower() == '.gz':
+        stem, inner = os.path.splitext(stem)
+        ending = inner + ending
+    return stem, ending.lower()
+
+
+def locate(path):
+    """Returns (file, number) of an image's address; the number is None where it is just a file.
+
+    Of 'ct.nii.gz/012' that is ('ct.nii.gz', 12).
+    """
+    path = Path(path)
+    inside = split_name(path.parent)[1] in _READERS and path.name.isdigit()
+    return (path.parent, int(path.name)) if inside else (path, None)
+
+
+def reader_of(path):
+    """Returns what reads the file of an address: `dicom`, `nifti`, or None for ordinary images."""
+    return _READERS.get(split_name(locate(path)[0])[1])
+
+
+def addresses(path):
+    """Returns the addresses of all images in a file: the file itself where it holds one, else FILE/000, FILE/001 ….
+
+    Raises:
+        InputError: a file of a clinic cannot be read.
+    """
+    path, reader = Path(path), reader_of(path)
+    count = reader.count(path) if reader else 1
+    return [path] if count == 1 and reader is not nifti else [path / f'{number:03d}' for number in range(count)]
+
+
+def read_image(path, window=None):
     """Reads any image file as uint8 [H, W, 3], RGB.
 
     Grey, palette and 1-bit files are spread over three channels and alpha is dropped.
 
+    Args:
+        path: a file, or the address of one of its images.
+        window: which range is shown of DICOM and NIfTI files of more than 8 bits, as `data.window`.
+
     Raises:
         InputError: the file is missing, unreadable, truncated, or holds no 8- or 16-bit image.
     """
+    if reader := reader_of(path):
+        return reader.read_image(*_one(path, reader), window)
     with _opened(path) as image:
         if _holds_numbers(image):
-            levels = _eight_bit(_numbers(image, path), path)
+            levels = _eight_bit(_whole(np.asarray(image), path), path)
             return np.repeat(levels[:, :, None], 3, axis=2)
         if 'transparency' in image.info:  # else Pillow would warn, or blend some palettes
             image = image.convert('RGBA')
@@ -40,13 +86,17 @@ def read_mask(path):
       those, in any order); any other palette only colours class indices, which are kept.
     - Colour: the luma of Pillow's mode 'L', which is the common value where the channels agree; alpha is dropped.
     - 16 bits and more: kept when no value is above 255, else ÷257.
+    - DICOM, NIfTI: the numbers that it stores, as for 16 bits.
 
     Raises:
         InputError: as for `read_image`.
     """
+    if reader := reader_of(path):
+        numbers = _whole(reader.read_numbers(*_one(path, reader)), path)
+        return numbers.astype(np.uint8) if numbers.max() <= 255 else _eight_bit(numbers, path)
     with _opened(path) as image:
         if _holds_numbers(image):
-            numbers = _numbers(image, path)
+            numbers = _whole(np.asarray(image), path)
             return numbers.astype(np.uint8) if numbers.max() <= 255 else _eight_bit(numbers, path)
         if image.mode == 'P' and not _has_grey_palette(image):
             return np.asarray(image)
@@ -73,6 +123,15 @@ def encode_png(array):
     if array.dtype != np.uint8:
         raise TypeError(f'a PNG of uint8 is written, not of {array.dtype}')
     return cv2.imencode('.png', array if array.ndim == 2 else array[:, :, ::-1])[1].tobytes()
+
+
+def _one(path, reader):
+    """Returns (file, number) of an address that names one image."""
+    file, number = locate(path)
+    count = reader.count(file)
+    if (number is None and count > 1) or (number or 0) >= count:
+        raise InputError(f'{path}: {file.name} holds {count} images; name one, as {file / f"{count // 2:03d}"}')
+    return file, number or 0
 
 
 @contextmanager
@@ -119,9 +178,8 @@ def _holds_numbers(image):
     return image.mode.startswith(('I', 'F'))
 
 
-def _numbers(image, path):
-    """Returns the samples as int64 [H, W]; refuses fractions and negative values."""
-    samples = np.asarray(image)
+def _whole(samples, path):
+    """Returns numbers as int64; refuses fractions and negative values."""
     if not np.isfinite(samples).all() or (samples != np.floor(samples)).any() or samples.min() < 0:
         raise InputError(f'{path}: holds fractions or negative values; convert it to 8 or 16 bits')
     return samples.astype(np.int64)

@@ -71,6 +71,7 @@ class Predictor:
         classes: maps that it predicts, C.
         step, state: the jitted step and what it takes before the images, for callers with batches of their own.
         config: the ConfigDict that named the model, None if there was none.
+        window: through which DICOM and NIfTI files are read, see `data.window`; the config's, and may be set.
 
     Args:
         model: an MSNet or M2SNet.
@@ -82,6 +83,7 @@ class Predictor:
         self._graph, *self.state = nnx.split(model, nnx.Param, nnx.BatchStat)
         self.step, self._compiled, self._lock = make_predict_step(self._graph), {}, threading.Lock()
         self.size, self.classes, self.config = size, model.output1.kernel.shape[-1], config
+        self.window = None if config is None else config.data.get('window')  # runs from before the key have none
 
     @functools.cached_property
     def model_hash(self):
@@ -102,7 +104,7 @@ class Predictor:
         """
         if not isinstance(image, (list, tuple)):
             return self([image])[0]
-        images = [pixels if isinstance(pixels, np.ndarray) else read_image(pixels) for pixels in image]
+        images = [pixels if isinstance(pixels, np.ndarray) else read_image(pixels, self.window) for pixels in image]
         return [
             _resized(probability, *pixels.shape[:2])
             for probability, pixels in zip(self.probabilities(images), images, strict=True)

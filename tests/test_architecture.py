@@ -17,9 +17,17 @@ TIERS = (
     ('predictor', 'plot'),
     ('data', 'weights'),
     ('metrics', 'model', 'images', 'mesh', 'hosts'),
-    ('config', 'errors', 'published'),
+    ('dicom', 'nifti'),
+    ('config', 'window', 'errors', 'published'),
 )
-SIDEWAYS = {('config', 'errors'), ('report', 'evaluation'), ('commands', '__main__'), ('__main__', 'commands')}
+SIDEWAYS = {
+    ('config', 'errors'),
+    ('config', 'window'),
+    ('window', 'errors'),
+    ('report', 'evaluation'),
+    ('commands', '__main__'),
+    ('__main__', 'commands'),
+}
 # library: the only places that may import it
 HOMES = {
     'orbax': ('weights/checkpoint.py',),
@@ -28,6 +36,9 @@ HOMES = {
     'tensorboardX': ('training/logs.py',),
     'safetensors': ('weights/',),
     'gdown': ('data/download.py',),
+    'pydicom': ('dicom.py',),
+    'highdicom': ('dicom.py',),
+    'nibabel': ('nifti.py',),
     'jax.sharding': ('mesh.py',),
 }
 

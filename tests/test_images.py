@@ -1,5 +1,6 @@
 import os
 import struct
+import sys
 import zlib
 
 import cv2
@@ -138,6 +139,15 @@ def test_unusable_files_are_named(tmp_path, read):
         with pytest.raises(InputError, match=f'{name}: ') as caught:
             read(tmp_path / name)
         assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(('name', 'package'), [('a.dcm', 'pydicom'), ('a.nii', 'nibabel'), ('a.nii.gz', 'nibabel')])
+def test_files_of_clinics_name_the_package_that_they_need(tmp_path, monkeypatch, name, package):
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    (tmp_path / name).write_bytes(b'')
+    for read in (read_image, read_mask):
+        with pytest.raises(InputError, match=rf"need {package}: pip install '{package}>="):
+            read(tmp_path / name)
 
 
 @pytest.mark.parametrize('array', [COLOUR, GREY], ids=['colour', 'grey'])

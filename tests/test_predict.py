@@ -152,7 +152,7 @@ def test_maps_below_the_folder_of_images_are_not_taken_for_images(model, images)
 class Counting:
     """A model that only counts how many images it is handed at once."""
 
-    classes, size, model_hash = 1, 8, 'hash'
+    classes, size, model_hash, window = 1, 8, 'hash', None
 
     def __init__(self):
         self.most = 0

@@ -1,7 +1,7 @@
-"""Predicts a map for every image of a folder, at the image's own size.
+"""Predicts a map for every image of a folder, at the image's own size; of DICOM and NIfTI files in their geometry.
 
 python -m m2snet_jax predict --model=RUN|FILE --images=FOLDER|FILE … --output=DIR [--raw[=npy|png16]] [--overlay]
-    [--threshold=T] [--batch=N] [--config=NAME]
+    [--threshold=T] [--batch=N] [--config=NAME] [--config.data.window=lung]
 
 Maps are written as the released program writes them: probabilities cut to 8 bits at the network's size, then resized:
 DIR/NAME.png, or NAME_1.png, NAME_2.png … of several classes. --raw writes the probabilities themselves, resized in
@@ -9,6 +9,10 @@ float, as float32 NAME.npy, or as 16-bit NAME.png. --overlay adds DIR/overlays/N
 and --threshold adds DIR/masks/NAME.png, 255 where the probability is at least T. Any image file is read, a rotation
 that EXIF asks for is applied. The same command again goes on where it stopped. A file of weights takes its model and
 size from --config, by default M2SNet at 352 pixels. Status 1: some files could not be read, the others are done.
+
+A NIfTI volume gives DIR/NAME.nii.gz, a mask on its grid, cut at T or one half, and with --raw NAME_raw.nii.gz. DICOM
+files also give a DICOM SEG for each series, DIR/NAME_seg.dcm after its first file. Files of more than 8 bits need the
+window that the model was trained with, or one from --config.data.window where it knows none. Research use only.
 """
 
 import sys
@@ -58,6 +62,10 @@ def _main(argv):
     from m2snet_jax.predictor import load_model
 
     predictor = load_model(values.model, config=config)
+    window = config.data.window or predictor.window
+    if predictor.window not in (None, window):
+        raise InputError(f'--config.data.window={window}: {values.model} was trained with {predictor.window}')
+    predictor.window = window
     writer = Writer(output, predictor, values.raw, values.overlay, values.threshold)
     done, before, faults = predict_files(predictor, images, writer, values.batch)
     went_on = f', {before} were there already' if before else ''

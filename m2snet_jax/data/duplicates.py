@@ -49,12 +49,12 @@ def groups(count, pairs):
     return connected_components(graph, directed=False)[1]
 
 
-def groups_of_files(paths):
+def groups_of_files(paths, window=None):
     """Returns the number of the group of each image file, int [N]; one that cannot be read is alone."""
 
     def thumbnail_of(path):
         try:
-            return thumbnail(read_image(path))
+            return thumbnail(read_image(path, window))
         except InputError:  # told when the file is needed
             return np.zeros(SIDE * SIDE, np.float32)
 

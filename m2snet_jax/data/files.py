@@ -5,6 +5,7 @@ import hashlib
 from pathlib import Path
 
 from m2snet_jax.errors import InputError
+from m2snet_jax.images import locate, split_name
 
 ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')  # in any case
 
@@ -15,15 +16,17 @@ class Pair:
 
     Attributes:
         name: the stem that both share, below its clip where there are clips: 'clip/frame'.
-        image: path.
+        image: path, or the address of one image in a file of several (see images.py).
         masks: paths; several where each lesion has a file of its own, to be united.
         label: the class of the whole image, as 'benign', where the dataset has such classes.
+        group: what no split may divide, as the volume that a slice belongs to; '' for an image by itself.
     """
 
     name: str
     image: Path
     masks: tuple
     label: str = ''
+    group: str = ''
 
 
 def find_top(root, is_top, expected):
@@ -91,7 +94,7 @@ def image_and_mask_folders(folder, images, masks, expected):
     return found
 
 
-def pairs_in(images, masks, root, problems, prefix=''):
+def pairs_in(images, masks, root, problems, prefix='', endings=ENDINGS):
     """Returns the pairs of two folders in the order of their names.
 
     Args:
@@ -100,10 +103,11 @@ def pairs_in(images, masks, root, problems, prefix=''):
         problems: list that gets a line for each image without mask, mask without image, two files of one stem, file
             that lies outside `root` (a link), and for folders without images.
         prefix: put before every name.
+        endings: of the files that count, in lower case.
     """
-    image_files, mask_files = by_stem(images, root, problems), by_stem(masks, root, problems)
+    image_files, mask_files = (by_stem(folder, root, problems, endings) for folder in (images, masks))
     if not image_files and not mask_files:
-        problems.append(f'{images}: no images found; looked for files ending in {", ".join(ENDINGS)}')
+        problems.append(f'{images}: no images found; looked for files ending in {", ".join(endings)}')
     for have, lack, folder, kind in (
         (image_files, mask_files, masks, 'mask'),
         (mask_files, image_files, images, 'image'),
@@ -116,18 +120,19 @@ def pairs_in(images, masks, root, problems, prefix=''):
     return [Pair(prefix + stem, path, (mask_files[stem],)) for stem, path in image_files.items() if stem in mask_files]
 
 
-def by_stem(folder, root, problems):
+def by_stem(folder, root, problems, endings=ENDINGS):
     """Returns {stem: path} of the images in a folder, in order; `problems` gets a line for each unusable one."""
     files, inside = {}, root.resolve()
     for path in _entries(folder):
-        if path.suffix.lower() not in ENDINGS or path.name.startswith('.'):
+        stem, ending = split_name(path)
+        if ending not in endings or path.name.startswith('.'):
             continue
         if not path.resolve().is_relative_to(inside):
             problems.append(f'{path}: leads to {path.resolve()}, outside {root}; put the file itself there')
-        elif path.stem in files:
-            problems.append(f'{path}: {files[path.stem].name} has the same name up to the ending; keep one')
+        elif stem in files:
+            problems.append(f'{path}: {files[stem].name} has the same name up to the ending; keep one')
         else:
-            files[path.stem] = path
+            files[stem] = path
     return files
 
 
@@ -136,7 +141,7 @@ def tree_hash(pairs, root, *settings):
     digest = hashlib.sha256(repr(settings).encode())
     for pair in pairs:
         for path in (pair.image, *pair.masks):
-            status = path.stat()
+            status = locate(path)[0].stat()
             digest.update(f'{path.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n'.encode())
     return digest.hexdigest()[:16]
 

@@ -24,6 +24,7 @@ class Look:
 
     Attributes:
         split, name, label, path: the split as it is in use, and the path, '' where images are generated.
+        group: as of a Pair.
         faults: a line for each file that cannot be used; if there are any, what follows is unset.
         image_sha256, size (height, width), thumbnail: of the image.
         kind, levels, foreground: of the mask, '0/255', '0/1', 'not clean' or 'classes'; the number of pixels at each
@@ -35,6 +36,7 @@ class Look:
     label: str
     path: str
     faults: list
+    group: str = ''
     image_sha256: str = ''
     size: tuple = ()
     thumbnail: np.ndarray | None = None
@@ -51,8 +53,8 @@ def inspect(config, progress=lambda done, total: None):
         progress: called with the number of examples looked at and of all.
 
     Returns:
-        A dict that JSON can hold: dataset, root; splits, {split: `_summary`}; problems and warnings, lines that name
-        their files; near_duplicates, as `_compare` returns them; manifest_hash and manifest (its path), None where
+        A dict that JSON can hold: dataset, root, window; splits, {split: `_summary`}; problems and warnings, lines that
+        name their files; near_duplicates, as `_compare` returns them; manifest_hash and manifest (its path), None where
         files cannot be used.
 
     Raises:
@@ -73,6 +75,7 @@ def inspect(config, progress=lambda done, total: None):
     return {
         'dataset': config.data.name,
         'root': source.description,
+        'window': source.window,
         'splits': summaries,
         'problems': unusable + _identical(whole) + _nothing_to_learn(summaries),
         'warnings': warnings_of(source) + _mask_warnings(summaries),
@@ -99,20 +102,20 @@ def _looks(config, source):
     for split, members in examples.items():
         for index in range(len(members or ())):
             example = members[index]
-            look = Look(split, example['name'], '', '', [], hashes[split, example['name']])
+            look = Look(split, example['name'], '', '', [], image_sha256=hashes[split, example['name']])
             yield _seen(look, example['image'], [example['mask']], [example['mask']], source)
 
 
 def _look_at_files(split, pair, source):
     """Returns a Look at a pair of files."""
-    image, masks, faults = records.read_pair(pair)
+    image, masks, faults = records.read_pair(pair, source.window)
     levels = []
     for mask, path in zip(masks, pair.masks, strict=True):
         try:
             levels += [] if mask is None else [records.mask_levels(mask, path, source)]
         except InputError as error:
             faults.append(str(error))
-    look = Look(split, pair.name, pair.label, str(pair.image), faults)
+    look = Look(split, pair.name, pair.label, str(pair.image), faults, pair.group)
     if faults:
         return look
     look.image_sha256 = records.sha256(pair.image)
@@ -203,9 +206,14 @@ def _named(names):
 
 
 def _compare(looks, source):
-    """Returns the near-duplicates: every pair by name, and how many there are across the split in use."""
+    """Returns the near-duplicates: every pair by name, and how many there are across the split in use.
+
+    Slices of one volume are alike and always on one side, so they are not counted.
+    """
     thumbnails = np.stack([look.thumbnail for look in looks]) if looks else np.zeros((0, duplicates.SIDE**2))
     found = duplicates.near_duplicates(thumbnails)
+    groups = [look.group or number for number, look in enumerate(looks)]
+    found = [pair for pair in found if groups[pair[0]] != groups[pair[1]]]
     sizes = [size for size in Counter(duplicates.groups(len(looks), found).tolist()).values() if size > 1]
     pairs, leaked, folds = [], defaultdict(set), source.folds
     for first, second, correlation in found:

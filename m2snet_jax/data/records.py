@@ -6,11 +6,11 @@ name that is a hash of their source, so that changed files or splits are never s
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -18,7 +18,7 @@ from absl import logging
 
 from m2snet_jax.data import files
 from m2snet_jax.errors import InputError
-from m2snet_jax.images import encode_png, read_image, read_mask
+from m2snet_jax.images import encode_png, locate, read_image, read_mask
 
 
 @dataclasses.dataclass(eq=False)
@@ -29,6 +29,7 @@ class Source(tfds.core.BuilderConfig):
         splits: {split: what the builder makes its examples from, each with a `name`}; 'train' and the test sets.
         classes: foreground classes of the masks.
         values: {level in the mask files: class index} where files hold levels in place of class indices.
+        window: of images of more than 8 bits, as `data.window`.
         folds: {name: fold} where folds are in use.
         published: {split: count of images as published}.
         problems: a line for each file that cannot be used because of what lies beside it, as one without partner.
@@ -39,6 +40,7 @@ class Source(tfds.core.BuilderConfig):
     splits: dict = dataclasses.field(default_factory=dict)
     classes: int = 1
     values: dict | None = None
+    window: str | None = None
     folds: dict = dataclasses.field(default_factory=dict)
     published: dict = dataclasses.field(default_factory=dict)
     problems: list = dataclasses.field(default_factory=list)
@@ -50,7 +52,7 @@ def source_of(root, splits, **attributes):
     """Returns the Source of the pairs of files below `root`, {split: pairs}; see there for further attributes."""
     pairs = [pair for members in splits.values() for pair in members]
     names = {split: [pair.name for pair in members] for split, members in splits.items()}
-    shaping = {key: attributes.get(key) for key in ('classes', 'values')}
+    shaping = {key: attributes.get(key) for key in ('classes', 'values', 'window')}
     key = files.tree_hash(pairs, root, names, shaping)
     return Source(name=key, description=str(root), splits=splits, **attributes)
 
@@ -121,7 +123,7 @@ def records_of(pairs, source):
     """
     scaled = 0
     for key, pair in enumerate(pairs):
-        image, masks, faults = read_pair(pair)
+        image, masks, faults = read_pair(pair, source.window)
         if faults:
             raise InputError(faults[0])
         levels = [mask_levels(mask, path, source) for mask, path in zip(masks, pair.masks, strict=True)]
@@ -132,8 +134,8 @@ def records_of(pairs, source):
         logging.info('%d of %d masks hold 0 and 1: read as 0 and 255', scaled, len(pairs))
 
 
-def read_pair(pair):
-    """Reads an image and its masks and compares their sizes.
+def read_pair(pair, window=None):
+    """Reads an image, through a window where it needs one, and its masks and compares their sizes.
 
     Returns:
         (image, masks, faults): uint8 [H, W, 3] or None, a uint8 [H, W] or None for each mask as it is stored, and a
@@ -141,13 +143,13 @@ def read_pair(pair):
     """
     faults = []
 
-    def read(function, path):
+    def read(function, *arguments):
         try:
-            return function(path)
+            return function(*arguments)
         except InputError as error:
             faults.append(str(error))
 
-    image, masks = read(read_image, pair.image), [read(read_mask, path) for path in pair.masks]
+    image, masks = read(read_image, pair.image, window), [read(read_mask, path) for path in pair.masks]
     for mask, path in zip(masks, pair.masks, strict=True):
         if image is not None and mask is not None and image.shape[:2] != mask.shape:
             (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
@@ -230,8 +232,18 @@ def prepared(builder_class, source):
 
 
 def sha256(*paths):
-    """Returns the SHA-256 of a file, or of several one after the other."""
+    """Returns the SHA-256 of a file, or of several one after the other; of a slice, of its file's and its number."""
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(Path(path).read_bytes())
+        file, number = locate(path)
+        if number is None:
+            digest.update(file.read_bytes())
+        else:
+            digest.update(f'{_sha256_of_volume(file, file.stat().st_mtime_ns)}/{number}'.encode())
     return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=4)
+def _sha256_of_volume(path, modified):
+    """Returns the SHA-256 of a file that was modified at that time, once for all of its slices."""
+    return sha256(path)

@@ -44,7 +44,7 @@ def duplicates_page(report):
     summary = summary_of(near)
     if len(pairs) > SHOWN:
         summary += f' Shown are {SHOWN} of them; the report names all.'
-    shown = '\n'.join(_section(pair) for pair in pairs[:SHOWN])
+    shown = '\n'.join(_section(pair, report['window']) for pair in pairs[:SHOWN])
     return _PAGE.format(dataset=html.escape(report['dataset']), summary=html.escape(summary), pairs=shown)
 
 
@@ -78,10 +78,10 @@ def _marks(pair):
     return [alike, *(f'across the {word}' for word in ('split', 'labels') if pair[f'across_{word}'])]
 
 
-def _section(pair):
+def _section(pair, window):
     """Returns one pair as HTML."""
     figures = ''.join(
-        f'<figure><img alt="{html.escape(name)}" loading="lazy" src="{_picture(path)}">'
+        f'<figure><img alt="{html.escape(name)}" loading="lazy" src="{_picture(path, window)}">'
         f'<figcaption>{html.escape(name)} · {html.escape(split)}</figcaption></figure>'
         for name, split, path in zip(pair['names'], pair['splits'], pair['paths'], strict=True)
     )
@@ -89,9 +89,9 @@ def _section(pair):
     return f'<section{kind}><p>{html.escape(", ".join(_marks(pair)))}</p><div>{figures}</div></section>'
 
 
-def _picture(path):
+def _picture(path, window):
     """Returns an image file, made smaller, as a URL that holds it."""
-    image = read_image(path)
+    image = read_image(path, window)
     scale = min(1, SIDE / max(image.shape))
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     jpeg = cv2.imencode('.jpg', small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1]

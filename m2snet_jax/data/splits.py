@@ -38,7 +38,7 @@ def by_fold(pairs, root, config, problems):
     if not 0 <= data.fold < data.folds:
         raise InputError(f'--config.data.fold={data.fold}: there are the folds 0 to {data.folds - 1}')
     path = _folds_file(root, data)
-    folds = deal(pairs, data) if path is None else read_folds(path, [pair.name for pair in pairs], data.folds, problems)
+    folds = deal(pairs, data) if path is None else read_folds(path, pairs, data.folds, problems)
     splits = {'train': [], 'test': []}
     for pair in pairs:
         if pair.name in folds:
@@ -48,12 +48,9 @@ def by_fold(pairs, root, config, problems):
 
 
 def deal(pairs, data):
-    """Returns {name: fold}: larger groups of near-duplicates first, each to the fold that has least of its labels."""
-    group_of = (
-        duplicates.groups_of_files([pair.image for pair in pairs]) if data.group_duplicates else range(len(pairs))
-    )
+    """Returns {name: fold}: larger groups (see `groups_of`) first, each to the fold that has least of its labels."""
     members = {}
-    for pair, group in zip(pairs, group_of, strict=True):
+    for pair, group in zip(pairs, groups_of(pairs, data), strict=True):
         members.setdefault(group, []).append(pair)
     order = sorted(members.values(), key=lambda group: (-len(group), place(group[0].name, data.seed)))
     totals = {label: sum(pair.label == label for pair in pairs) for label in {pair.label for pair in pairs}}
@@ -69,12 +66,52 @@ def deal(pairs, data):
     return folds
 
 
-def read_folds(path, names, count, problems):
+def groups_of(members, data):
+    """Returns the number of each member's group, int [N]; no split divides a group.
+
+    That is what a Pair names as its group, frames of a clip, and with `data.group_duplicates` near-duplicates.
+    """
+    keys = [getattr(member, 'group', '') or clip_of(member.name) or member.name for member in members]
+    links = _links(keys)
+    if data.group_duplicates and members and hasattr(members[0], 'image'):
+        links += _links(duplicates.groups_of_files([member.image for member in members], data.window))
+    return duplicates.groups(len(members), links)
+
+
+def by_name(pairs):
+    """Returns {what a list may name: names of the images that it stands for}: each image, and each group."""
+    named = {pair.name: [pair.name] for pair in pairs}
+    for pair in pairs:
+        if pair.group:
+            named.setdefault(pair.group, []).append(pair.name)
+    return named
+
+
+def divided(pairs, sides, path):
+    """Returns a line for each group that a list divides.
+
+    Args:
+        pairs: of files.
+        sides: {name: where the list puts it}.
+        path: of the list, for the line.
+    """
+    sides_of = {}
+    for pair in pairs:
+        if pair.group and pair.name in sides:
+            sides_of.setdefault(pair.group, {})[sides[pair.name]] = pair.name
+    return [
+        f'{path}: {" and ".join(list(members.values())[:2])} belong together but lie on two sides; name {group!r} once'
+        for group, members in sides_of.items()
+        if len(members) > 1
+    ]
+
+
+def read_folds(path, pairs, count, problems):
     """Returns {name: fold} of a CSV file with the columns name and fold, the folds being 0 to `count` − 1.
 
     Args:
         path: of the file.
-        names: all that must be in it, and no other.
+        pairs: all that must be in it by name or as a group, and no other.
         count: of folds.
         problems: list that gets a line for each fault.
     """
@@ -86,17 +123,18 @@ def read_folds(path, names, count, problems):
         raise InputError(f'{path}: cannot be read as a table ({error})') from None
     if not {'name', 'fold'} <= set(reader.fieldnames or ()):
         raise InputError(f'{path}: the first line must name the columns name and fold')
-    folds, known = {}, set(names)
+    folds, known = {}, by_name(pairs)
     for name, fold in rows:
         if name not in known:
             problems.append(f'{path}: no image is named {name!r}; correct the list')
-        elif name in folds:
+        elif not folds.keys().isdisjoint(known[name]):
             problems.append(f'{path}: {name!r} stands there twice; keep one')
         elif fold not in map(str, range(count)):
             problems.append(f'{path}: {name!r} has fold {fold!r}, data.folds={count} knows 0 to {count - 1}')
         else:
-            folds[name] = int(fold)
-    problems += [f'{path}: {name!r} is missing; give it a fold' for name in names if name not in folds]
+            folds.update(dict.fromkeys(known[name], int(fold)))
+    problems += [f'{path}: {pair.name!r} is missing; give it a fold' for pair in pairs if pair.name not in folds]
+    problems += divided(pairs, folds, path)
     problems += [
         f'{path}: fold {fold} is empty; data.folds={count}' for fold in range(count) if fold not in folds.values()
     ]
@@ -136,6 +174,12 @@ def place(name, seed):
     return int(hashlib.sha256(f'{seed}/{name}'.encode()).hexdigest()[:8], 16) / 2**32
 
 
+def _links(keys):
+    """Returns the pairs (index of the first with the same key, index)."""
+    first = {}
+    return [(first.setdefault(key, index), index) for index, key in enumerate(keys)]
+
+
 def _folds_file(root, data):
     """Returns the path of the file of folds in use, or None when they are to be dealt."""
     if data.folds_file is not None and data.group_duplicates:
@@ -164,17 +208,13 @@ def _read_excluded(path, source):
 
 
 def _held_out(members, data):
-    """Returns the names of those held out: whole clips, and whole groups where `data.group_duplicates` is set."""
+    """Returns the names of those held out, whole groups of them (see `groups_of`)."""
     if data.validation <= 0:
         raise InputError(f'--config.data.validation={data.validation}: give a share below 1 or a number of images')
     wanted = max(1, round(data.validation * len(members) if data.validation < 1 else data.validation))
-    if data.group_duplicates and hasattr(members[0], 'image'):
-        group_of = duplicates.groups_of_files([member.image for member in members])
-    else:
-        group_of = range(len(members))
     units, held_out = {}, set()
-    for member, group in zip(members, group_of, strict=True):
-        units.setdefault(clip_of(member.name) or group, []).append(member.name)
+    for member, group in zip(members, groups_of(members, data), strict=True):
+        units.setdefault(group, []).append(member.name)
     for unit in sorted(units.values(), key=lambda unit: place(unit[0], data.seed)):
         if len(held_out) < wanted:
             held_out.update(unit)

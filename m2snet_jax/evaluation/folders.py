@@ -6,9 +6,9 @@ from pathlib import Path
 
 from m2snet_jax.data.files import ENDINGS
 from m2snet_jax.errors import InputError
-from m2snet_jax.images import read_image
+from m2snet_jax.images import CLINICAL_ENDINGS, addresses, locate, read_image, split_name
 
-READABLE = (*ENDINGS, '.webp', '.gif', '.ppm', '.pgm', '.jp2')
+READABLE = (*ENDINGS, '.webp', '.gif', '.ppm', '.pgm', '.jp2', *CLINICAL_ENDINGS)
 MARK = 'model.json'  # in a folder of maps: which model wrote them, and how
 
 
@@ -120,14 +120,15 @@ class MaskFolder:
 
 
 def find_images(given, output):
-    """Lists the image files that are named, or lie below a folder that is.
+    """Lists the images that are named, or lie below a folder that is; slices and frames of a file one by one.
 
     Args:
         given: paths of folders and files; in a folder, files are taken by their ending, hidden ones left out.
         output: folder of the maps, left out where it lies below one of them.
 
     Returns:
-        [(name, path)]: names are paths below the folder given, without ending, and stems of single files.
+        [(name, path)]: names are paths below the folder given, without ending, and stems of single files; of a file
+        with several images NAME_000, NAME_001 … and their addresses (see images.py).
 
     Raises:
         InputError: nothing there, no images, or two of one name, whose maps would overwrite one another.
@@ -137,21 +138,30 @@ def find_images(given, output):
         if top.resolve() == inside:
             raise InputError(f'--output={output}: is the folder of the images; name another')
         if top.is_dir():
-            paths = [path for path in sorted(top.rglob('*')) if path.suffix.lower() in READABLE and path.is_file()]
+            paths = [path for path in sorted(top.rglob('*')) if split_name(path)[1] in READABLE and path.is_file()]
             paths = [path for path in paths if not path.name.startswith('.')]
             paths = [path for path in paths if not path.resolve().is_relative_to(inside)]
-            members = [(path.relative_to(top).with_suffix('').as_posix(), path) for path in paths]
+            members = [(path.relative_to(top).with_name(split_name(path)[0]).as_posix(), path) for path in paths]
         elif top.exists():
-            members = [(top.stem, top)]
+            members = [(split_name(top)[0], top)]
         else:
             raise InputError(f'--images={top}: no such file or folder')
-        for name, path in members:
+        for name, path in (one for member in members for one in _images(*member)):
             if name in found:
                 raise InputError(f'{path}: {found[name]} has the same name up to the ending; predict them apart')
             found[name] = path
     if not found:
         raise InputError(f'--images={given[0]}: no images found; looked for files ending in {", ".join(READABLE)}')
     return list(found.items())
+
+
+def _images(name, path):
+    """Returns [(name, path)] of the images of a file."""
+    try:
+        every = addresses(path)
+    except InputError:  # told when its turn comes, so that the other files are done
+        every = [path]
+    return [(name if locate(address)[1] is None else f'{name}_{address.name}', address) for address in every]
 
 
 def _index(folder):

@@ -95,7 +95,7 @@ def _first_problem(source):
         return source.problems[0] + more
     for members in source.splits.values():
         for pair in members:
-            faults = records.read_pair(pair)[2]
+            faults = records.read_pair(pair, source.window)[2]
             if faults:
                 return faults[0]
     return source.split_problems[0] + more

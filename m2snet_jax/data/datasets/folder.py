@@ -2,7 +2,9 @@
 
     ROOT/
       images/   a.png  b.jpg  c.tif …      png, jpg, jpeg, bmp, tif, tiff; 8 or 16 bits, grey or colour
+                d.dcm  ct1.nii.gz …        DICOM images and NIfTI volumes, with `data.window`
       masks/    a.png  b.png  c.png …      same names up to the ending, same sizes as the images
+                d.png  ct1.nii.gz …        of a volume, a volume with the same grid
       train.txt, test.txt                  optional: one name a line
       folds.csv                            optional, with `data.fold`: a table name,fold
 
@@ -12,13 +14,20 @@ Masks: 0/255, 0/1, or grey levels in between as JPEG leaves them; or class indic
 `data.fold`, images are dealt to `data.folds` folds and that one is the test. With `data.group_duplicates`,
 near-duplicates stay together.
 
+Each axial slice of a volume is an image `ct1_000`, `ct1_001` …; all of a volume, and DICOM images of one study, stay
+on one side of every split, by the hash of the volume's name. Lists and folds name the volume: ct1.
+
 Source and licence: yours. Trap: several pictures of one patient should all be in train or all in test; use the lists.
 """
 
+import dataclasses
+
 import tensorflow_datasets as tfds
 
-from m2snet_jax.data import duplicates, files, records, splits
+from m2snet_jax import dicom, nifti
+from m2snet_jax.data import files, records, splits
 from m2snet_jax.errors import InputError
+from m2snet_jax.images import CLINICAL_ENDINGS, addresses, reader_of, split_name
 
 TEST_SHARE = 0.2
 
@@ -52,12 +61,14 @@ def find(config):
 
     root = files.find_top(config.data.root, lambda top: all(folders(top)), __doc__)
     problems, split_problems, warnings = [], [], []
-    pairs = files.pairs_in(*folders(root), root, problems)
+    pairs = files.pairs_in(*folders(root), root, problems, endings=files.ENDINGS + CLINICAL_ENDINGS)
+    pairs = [part for pair in pairs for part in _slices(pair, problems)]
     found, folds = _split(pairs, root, config, split_problems, warnings)
     return records.source_of(
         root,
         found,
         classes=config.data.classes,
+        window=config.data.window,
         folds=folds,
         problems=problems,
         split_problems=split_problems,
@@ -65,10 +76,32 @@ def find(config):
     )
 
 
+def _slices(pair, problems):
+    """Returns the pairs of the slices of a volume, or a pair itself; what has none gives `problems` a line."""
+    (mask,), reader = pair.masks, reader_of(pair.image)
+    try:
+        if (reader is nifti) != (reader_of(mask) is nifti):
+            raise InputError(f'{mask}: a NIfTI volume has a NIfTI mask and nothing else has; convert one of the two')
+        images = addresses(pair.image)
+        if reader is nifti:
+            nifti.check_same_grid(mask, pair.image)
+            return [
+                files.Pair(f'{pair.name}_{image.name}', image, (mask / image.name,), group=pair.name)
+                for image in images
+            ]
+        if len(images) > 1:
+            raise InputError(f'{pair.image}: holds {len(images)} frames; give each a file and a mask of its own')
+        study = dicom.study_of(pair.image) if reader is dicom else ''
+        return [dataclasses.replace(pair, group=study)]
+    except InputError as error:
+        problems.append(str(error))
+        return []
+
+
 def _split(pairs, root, config, problems, warnings):
     """Returns {'train': pairs, 'test': pairs}, by folds, by lists or by hash, and {name: fold}."""
     names = [pair.name for pair in pairs]
-    lists = {split: _read_list(root / f'{split}.txt', names, problems) for split in ('train', 'test')}
+    lists = {split: _read_list(root / f'{split}.txt', pairs, problems) for split in ('train', 'test')}
     if config.data.fold is not None:
         for split, chosen in lists.items():
             if chosen is not None:
@@ -86,6 +119,8 @@ def _split(pairs, root, config, problems, warnings):
     both = train & test
     problems += [f'{root / "test.txt"}: {name!r} is in train.txt as well; keep it in one list' for name in sorted(both)]
     train = train - both
+    sides = {**dict.fromkeys(train, 'train'), **dict.fromkeys(test, 'test')}
+    problems += splits.divided(pairs, sides, root / 'train.txt or test.txt')
     unused = len(set(names) - train - test)
     if unused:
         warnings.append(f'{root}: {unused} of {len(names)} images are in neither train.txt nor test.txt and left out')
@@ -100,7 +135,7 @@ def _split(pairs, root, config, problems, warnings):
     return found, {}
 
 
-def _read_list(path, names, problems):
+def _read_list(path, pairs, problems):
     """Returns the set of names in a list, given with or without their ending, or None without such a file."""
     if not path.is_file():
         return None
@@ -108,11 +143,11 @@ def _read_list(path, names, problems):
         lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
     except UnicodeDecodeError:
         raise InputError(f'{path}: is no UTF-8 text; save it as such') from None
-    chosen = set()
+    chosen, known = set(), splits.by_name(pairs)
     for line in filter(None, lines):
-        stem = line if line in names else line.rpartition('.')[0]
-        if stem in names:
-            chosen.add(stem)
+        stem = line if line in known else split_name(line)[0]
+        if stem in known:
+            chosen.update(known[stem])
         else:
             problems.append(f'{path}: no image is named {line!r}; correct the list')
     if not any(lines):
@@ -121,15 +156,10 @@ def _read_list(path, names, problems):
 
 
 def _split_by_hash(pairs, data):
-    """Returns the sets of training and test names; with `data.group_duplicates`, near-duplicates go together."""
-    if data.group_duplicates:
-        group_of = duplicates.groups_of_files([pair.image for pair in pairs])
-    else:
-        group_of = range(len(pairs))
-    first = {}
-    places = {}
-    for pair, group in zip(pairs, group_of, strict=True):
-        places[pair.name] = splits.place(first.setdefault(group, pair.name), data.seed)
+    """Returns the sets of training and test names, groups (see `splits.groups_of`) going together."""
+    first, places = {}, {}
+    for pair, group in zip(pairs, splits.groups_of(pairs, data), strict=True):
+        places[pair.name] = splits.place(first.setdefault(group, pair.group or pair.name), data.seed)
     test = {name for name, place in places.items() if place < TEST_SHARE}
     lowest, highest = min(places.values(), default=0), max(places.values(), default=0)
     if not test:

@@ -1,0 +1,208 @@
+"""DICOM files: images and their frames in, a segmentation (DICOM SEG) that refers to them out."""
+
+import contextlib
+import functools
+import io
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from m2snet_jax.errors import InputError
+from m2snet_jax.window import windowed
+
+ENDINGS = ('.dcm',)
+_LOADING = threading.Lock()
+_DECODERS = 'pylibjpeg, pylibjpeg-openjpeg and python-gdcm decode most'
+_MAY_BE_EMPTY = (  # required of every image, but those who make files anonymous drop them
+    *('PatientID', 'PatientName', 'PatientBirthDate', 'PatientSex'),
+    *('AccessionNumber', 'StudyID', 'StudyDate', 'StudyTime'),
+)
+
+
+def count(path):
+    """Returns the number of frames of a file, 1 for a single image, from its header."""
+    return int(_header(path).get('NumberOfFrames') or 1)
+
+
+def read_image(path, number, window):
+    """Reads one frame as uint8 [H, W, 3].
+
+    Up to 8 bits are taken as stored. More bits in grey are first what the file's rescaling (or modality table) makes
+    of them, as Hounsfield units, and then need a window (see window.py); in colour they are cut to 8. YBR and palettes
+    become RGB, MONOCHROME1 is inverted, overlays are left out.
+
+    Raises:
+        InputError: the file is missing, damaged, no image or a segmentation, compressed in a way that no decoder at
+            hand reads, or needs a window.
+    """
+    header, samples = _frame(path, number)
+    with _named(path):
+        from pydicom.pixels import apply_color_lut, apply_modality_lut
+
+        kind = header.PhotometricInterpretation
+        if kind == 'PALETTE COLOR':
+            samples = apply_color_lut(samples, header)
+            return (samples >> 8).astype(np.uint8) if samples.dtype == np.uint16 else samples
+        if samples.ndim == 3 or (header.BitsStored <= 8 and samples.dtype.kind == 'u'):
+            levels = np.rint(samples * (255 / (2**header.BitsStored - 1))).astype(np.uint8)
+        else:
+            numbers = apply_modality_lut(samples, _about(header, number, 'PixelValueTransformationSequence'))
+            levels = windowed(numbers, window, _own_window(header, number), path)
+    if kind == 'MONOCHROME1':
+        levels = 255 - levels
+    return levels if levels.ndim == 3 else np.repeat(levels[:, :, None], 3, axis=2)
+
+
+def read_numbers(path, number):
+    """Reads one frame of a grey file, [H, W], as stored, without its rescaling: what a mask holds."""
+    _, samples = _frame(path, number)
+    if samples.ndim != 2:
+        raise InputError(f'{path}: is in colour; a mask is grey')
+    return samples
+
+
+def study_of(path):
+    """Returns what identifies the study, that is the examination of one patient, of which a file holds an image."""
+    return str(_header(path).get('StudyInstanceUID') or '')
+
+
+def series_of(path):
+    """Returns what images of one segmentation have in common, None where there can be none.
+
+    Those are the files of one series that show the same grid in the same frame of reference. A file of several frames,
+    or without a place in space, stands alone; one that has several frames and no place can have no segmentation.
+    """
+    header = _header(path)
+    frames, frame_of_reference = int(header.get('NumberOfFrames') or 1), header.get('FrameOfReferenceUID')
+    if frames > 1 and frame_of_reference is None:
+        return None
+    alone = header.get('SOPInstanceUID') if frames > 1 or 'ImagePositionPatient' not in header else ''
+    directions = tuple(np.round(np.asarray(header.get('ImageOrientationPatient') or (), float), 3))
+    grid = header.Rows, header.Columns, directions
+    return str(header.get('SeriesInstanceUID')), str(frame_of_reference), grid, str(alone)
+
+
+def encode_segmentation(paths, masks, model_name, model_hash):
+    """Returns masks as the bytes of a DICOM SEG that refers to the images they were predicted from.
+
+    Args:
+        paths: of the images, single ones or one of several frames.
+        masks: bool [images or frames, H, W, C], in their order; each class becomes a binary segment.
+        model_name, model_hash: are told as the algorithm, and as the serial number of the device.
+
+    Raises:
+        InputError: highdicom is missing, or the images lack what a segmentation must tell, as their modality.
+    """
+    try:
+        import highdicom
+        from pydicom.sr.codedict import codes
+    except ImportError:
+        raise InputError("DICOM SEG needs highdicom: pip install 'highdicom>=0.28,<0.29'") from None
+    import m2snet_jax
+
+    sources = [_header(path) for path in paths]
+    for source in sources:
+        for keyword in _MAY_BE_EMPTY:
+            if keyword not in source:
+                setattr(source, keyword, '')
+    classes, data = masks.shape[-1], io.BytesIO()
+    try:
+        algorithm = highdicom.AlgorithmIdentificationSequence(
+            name=model_name, version=m2snet_jax.__version__, family=codes.DCM.ArtificialIntelligence
+        )
+        segments = [
+            highdicom.seg.SegmentDescription(
+                segment_number=number,
+                segment_label='lesion' if classes == 1 else f'class {number}',
+                segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+                segmented_property_type=codes.SCT.Lesion,
+                algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+                algorithm_identification=algorithm,
+            )
+            for number in range(1, classes + 1)
+        ]
+        highdicom.seg.Segmentation(
+            sources,
+            masks,
+            highdicom.seg.SegmentationTypeValues.BINARY,
+            segments,
+            series_instance_uid=highdicom.UID(),
+            series_number=int(sources[0].get('SeriesNumber') or 0) + 1000,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer='m2snet_jax',
+            manufacturer_model_name=model_name,
+            software_versions=m2snet_jax.__version__,
+            device_serial_number=model_hash[:16],
+            series_description='Research use, not a medical device',
+            omit_empty_frames=bool(masks.any()),
+        ).save_as(data)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # what the images lack, in many ways
+        reason = ' '.join(str(error).split())
+        raise InputError(f'{paths[0]}: no DICOM SEG can refer to it ({reason})') from None
+    return data.getvalue()
+
+
+def _header(path, pixels=False):
+    """Returns all of a file, but its pixels unless asked for; refuses what is no image to look at."""
+    try:
+        import pydicom
+    except ImportError:
+        raise InputError("DICOM files need pydicom: pip install 'pydicom>=3.0.2,<4'") from None
+    with _named(path):
+        header = pydicom.dcmread(path, stop_before_pixels=not pixels)
+        kind = header.get('SOPClassUID')
+        modality = header.get('Modality')
+    if 'Rows' not in header:
+        raise InputError(f'{path}: holds no image ({kind.name if kind else "of unknown kind"}); remove it')
+    if modality == 'SEG':
+        raise InputError(f'{path}: holds a segmentation, no image; remove it, or convert it where it is a mask')
+    return header
+
+
+def _frame(path, number):
+    """Returns a file and one of its frames as stored, [H, W] or RGB [H, W, 3], without decoding the others."""
+    with _LOADING, _named(path):
+        dataset = _load(Path(path), Path(path).stat().st_mtime_ns)
+    with _named(path):
+        from pydicom.pixels import pixel_array
+
+        return dataset, pixel_array(dataset, index=number)
+
+
+@functools.lru_cache(maxsize=4)
+def _load(path, modified):
+    """Reads a file that was modified at that time; the last few are kept, since frames are asked for in turn."""
+    return _header(path, pixels=True)
+
+
+@contextlib.contextmanager
+def _named(path):
+    """Turns whatever goes wrong inside into an InputError that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f'{path}: no such file') from None
+    except Exception as error:  # pydicom and the decoders raise nearly anything on a damaged file
+        reason = ' '.join(str(error).split())
+        if 'Unable to de' in reason:  # decode, decompress: names the compression, and the plugins with what they say
+            raise InputError(f'{path}: {reason}; {_DECODERS}: pip install what is missing') from None
+        raise InputError(f'{path}: cannot be read as DICOM ({reason}); replace or remove it') from None
+
+
+def _about(header, number, sequence):
+    """Returns the dataset that describes one frame in a respect: of its own, shared by all frames, or the header."""
+    for groups, index in (('PerFrameFunctionalGroupsSequence', number), ('SharedFunctionalGroupsSequence', 0)):
+        if groups in header and sequence in header[groups][index]:
+            return header[groups][index][sequence][0]
+    return header
+
+
+def _own_window(header, number):
+    """Returns the first (centre, width) that a file names, None without."""
+    about = _about(header, number, 'FrameVOILUTSequence')
+    centre, width = (np.atleast_1d(about.get(word)) for word in ('WindowCenter', 'WindowWidth'))
+    return None if None in (centre[0], width[0]) else (float(centre[0]), float(width[0]))
