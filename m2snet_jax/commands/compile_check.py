@@ -87,7 +87,7 @@ def check(config, topology, chip, mesh, batch, sizes, search):
         sizes: training sides in pixels; prediction runs at `data.size`.
         search: whether to search the largest training batch, at the largest side.
     """
-    from m2snet_jax.training.compilation import compile_step, largest_batch, lower_step
+    from m2snet_jax.training.compilation import compile_step, count_flops, largest_batch, lower_step
     from m2snet_jax.training.scaling import SHAPES, scaling
 
     memory, chips = chip.memory * chip.usable, mesh.size
@@ -103,6 +103,8 @@ def check(config, topology, chip, mesh, batch, sizes, search):
     steps = []
     for kind, images, size in wanted:
         found = dataclasses.asdict(figures(kind, images, size))
+        if found['flops'] is None:
+            found['flops'] = count_flops(kind, config, images // chips, size)
         steps.append({'kind': kind, 'size': size, 'batch': images, 'images_a_chip': images // chips, **found})
     largest = None
     if search:
@@ -189,7 +191,8 @@ def _step_lines(step, usable):
         f'({step["needed"] / usable:.0%})',
     ]
     if step['flops']:
-        lines.append(f'  {step["flops"] / 1e12:.3f} TFLOP, {step["accessed"] / 1e9:.1f} GB read and written')
+        accessed = f', {step["accessed"] / 1e9:.1f} GB read and written' if step['accessed'] else ''
+        lines.append(f'  {step["flops"] / 1e12:.3f} TFLOP{accessed}')
     for kind, found in step['collectives'].items():
         small = sum(size <= 2**16 for size in found['sizes'])
         lines.append(f'  {found["count"]} {kind}, {found["bytes"] / 1e6:.2f} MB; {small} of them are of 64 KiB or less')

@@ -94,6 +94,12 @@ def lower_step(kind, config, mesh, batch, size):
     return step.lower(*devices.placed((state, lossnet_params), mesh), devices.placed(examples, mesh, split=True), size)
 
 
+def count_flops(kind, config, batch, size):
+    """Counts a step's arithmetic on one device before any compiler has changed it, for one that does not tell."""
+    lowered = lower_step(kind, config, devices.make_mesh(), batch, size)
+    return (lowered.cost_analysis() or {}).get('flops')
+
+
 def compile_step(lowered, memory, topology, say=lambda words: None):
     """Compiles a lowered step and returns its Figures, from the cache where the same step was compiled before.
 
