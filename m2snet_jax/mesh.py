@@ -8,7 +8,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from m2snet_jax.errors import InputError
 
@@ -58,3 +59,28 @@ def describe(mesh):
     device = mesh.devices.flat[0]
     processes = '' if jax.process_count() == 1 else f' in {jax.process_count()} processes'
     return f'{mesh.size} × {device.device_kind} ({device.platform}){processes}'
+
+
+def topology_mesh(platform, name, **options):
+    """Returns the mesh of a machine that is not here, along the axis `data`, for compiling only.
+
+    Args:
+        platform: 'tpu' or 'cuda'.
+        name: as `v5e:4x4`.
+        **options: of the platform's compiler.
+
+    Raises:
+        InputError: no such topology.
+    """
+    try:
+        topology = topologies.get_topology_desc(platform=platform, topology_name=name, **options)
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        message = ' '.join(str(error).split())
+        raise InputError(f'--topology={name}: no such topology ({message})') from None
+    return Mesh(np.array(topology.devices), ('data',), axis_types=(AxisType.Auto,))
+
+
+def placed(tree, mesh, split=False):
+    """Returns the ShapeDtypeStructs of a tree's arrays, split or replicated over a mesh; nothing is allocated."""
+    sharding = NamedSharding(mesh, PartitionSpec('data') if split else PartitionSpec())
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding), tree)

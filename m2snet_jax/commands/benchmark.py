@@ -136,14 +136,14 @@ def _training(config, mesh, batch):
     from flax import nnx
 
     from m2snet_jax import mesh as devices
-    from m2snet_jax.training.loop import build_lossnet, build_model, build_optimizer
-    from m2snet_jax.training.step import create_train_state, make_train_step
+    from m2snet_jax.training.loop import build_lossnet, build_model, build_optimizer, build_train_step
+    from m2snet_jax.training.step import create_train_state
 
     optimizer = build_optimizer(config, total=100, epoch_steps=1)
-    graph, state = create_train_state(build_model(config), optimizer)
+    graph, state = create_train_state(build_model(config), optimizer, average=config.ema is not None)
     lossnet = build_lossnet(config)
     lossnet_graph, lossnet_params = (None, None) if lossnet is None else nnx.split(lossnet)
-    step = make_train_step(graph, optimizer, lossnet_graph, bce=config.loss.bce, lossnet_weight=config.loss.lossnet)
+    step = build_train_step(config, 100, graph, optimizer, lossnet_graph)
     return step, (*devices.replicate((state, lossnet_params), mesh), batch)
 
 

@@ -106,16 +106,7 @@ def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, 
     graph, state = model
     lossnet_graph, lossnet_params = (None, None) if lossnet is None else nnx.split(lossnet)
     lossnet_params = devices.replicate(lossnet_params, mesh)
-    train_step = make_train_step(
-        graph,
-        optimizer,
-        lossnet_graph,
-        bce=config.loss.bce,
-        lossnet_weight=config.loss.lossnet,
-        fix_filters_at=None if config.model.fix_filters == 1 else math.ceil(config.model.fix_filters * total),
-        accumulate=config.accumulate,
-        ema=config.ema,
-    )
+    train_step = build_train_step(config, total, graph, optimizer, lossnet_graph)
     watched, sources = watched_split(config, dataset)
     validate = make_validate(graph, sources, config, mesh)
     first, epoch_steps = int(state.step), steps_per_epoch(dataset.train, config)
@@ -183,6 +174,21 @@ def build_optimizer(config, total, epoch_steps):
         weight_decay=config.optimizer.weight_decay,
         encoder_factor=config.optimizer.encoder_factor,
         freeze_stem=config.optimizer.freeze_stem,
+    )
+
+
+def build_train_step(config, total, graph, optimizer, lossnet_graph):
+    """Returns the training step of a config for a run of `total` steps, as `make_train_step` does."""
+    fix_filters = config.model.fix_filters
+    return make_train_step(
+        graph,
+        optimizer,
+        lossnet_graph,
+        bce=config.loss.bce,
+        lossnet_weight=config.loss.lossnet,
+        fix_filters_at=None if fix_filters == 1 else math.ceil(fix_filters * total),
+        accumulate=config.accumulate,
+        ema=config.ema,
     )
 
 

@@ -1,0 +1,268 @@
+"""Steps compiled for other machines: what is counted, searched, modelled and said."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from flax import nnx
+
+from m2snet_jax import mesh as devices
+from m2snet_jax.commands.compile_check import main
+from m2snet_jax.config import load_config
+from m2snet_jax.training.chips import CHIPS
+from m2snet_jax.training.collectives import count_collectives
+from m2snet_jax.training.compilation import compile_step, largest_batch, lower_step
+from m2snet_jax.training.loop import build_model
+from m2snet_jax.training.scaling import scaling
+
+TPU = """\
+HloModule jit_train_step, is_scheduled=true
+
+%region_0.1 (a: f32[], b: f32[]) -> f32[] {
+  ROOT %add = f32[]{:T(128)} add(%a, %b)
+}
+
+ENTRY %main (param: f32[64,3]) -> f32[64] {
+  %fusion.1 = f32[64]{0:T(128)} fusion(%param), kind=kLoop, calls=%fused, metadata={op_name="all-reduce(x)"}
+  %all-reduce.1 = f32[64]{0:T(128)S(1)} all-reduce(%fusion.1), channel_id=1, to_apply=%region_0.1.clone
+  %all-reduce.2 = (bf16[8,3]{1,0:T(8,128)(2,1)}, f32[]{:T(128)}, /*index=2*/pred[7]{0}) all-reduce(%a, %b, %c)
+  ROOT %gte = f32[64]{0} get-tuple-element(%all-reduce.2), index=0
+}
+"""
+GPU = """\
+  %all-reduce-start = f32[100]{0} all-reduce-start(%x), channel_id=1, to_apply=%add
+  %all-reduce-done = f32[100]{0} all-reduce-done(%all-reduce-start)
+  %ags = (f32[10]{0}, f32[40]{0}) all-gather-start(%y), dimensions={0}
+  %agd = f32[40]{0} all-gather-done(%ags)
+  %cps = (f32[9]{0}, f32[9]{0}, u32[], u32[]) collective-permute-start(%z), source_target_pairs={{0,1}}
+  %cpd = f32[9]{0} collective-permute-done(%cps)
+  %rs = s8[5,2]{1,0} reduce-scatter(%w), dimensions={0}
+  %a2a = f8e4m3fn[16]{0} all-to-all(%v), dimensions={0}
+"""
+
+
+def test_collectives_of_a_tpu_program():
+    assert count_collectives(TPU) == {'all-reduce': {'count': 2, 'bytes': 315, 'sizes': [256, 8 * 3 * 2 + 4 + 7]}}
+
+
+def test_asynchronous_collectives_count_once_and_by_their_results():
+    found = count_collectives(GPU)
+    assert {kind: (one['count'], one['bytes']) for kind, one in found.items()} == {
+        'all-gather': (1, 160),
+        'all-reduce': (1, 400),
+        'all-to-all': (1, 16),
+        'collective-permute': (1, 36),
+        'reduce-scatter': (1, 10),
+    }
+
+
+def test_a_program_of_one_device_has_no_collectives():
+    assert count_collectives('ENTRY %main {\n  ROOT %dot = f32[2,2]{1,0} dot(%a, %b)\n}') == {}
+
+
+def measured(size_of):
+    """A fake compiler that counts what it is asked for."""
+    asked = []
+
+    def measure(images):
+        asked.append(images)
+        return size_of(images)
+
+    return measure, asked
+
+
+def test_search_of_a_straight_line_takes_four_compilations():
+    measure, asked = measured(lambda images: 1000 + 250 * images)
+    assert largest_batch(measure, 16000, 16) == (56, 64)  # 60 would fit, but above sixteen only eights are tried
+    assert asked == [16, 32, 56, 64]
+
+
+def test_search_goes_by_ones_among_small_batches():
+    measure, asked = measured(lambda images: 1000 + 1000 * images)
+    assert largest_batch(measure, 12000, 4) == (11, 12)
+    assert asked == [4, 8, 11, 12]
+
+
+def test_search_where_the_compiler_refuses_and_memory_is_no_line():
+    def size_of(images):
+        return None if images > 40 else 100 * images + (500 if images > 24 else 0)
+
+    measure, asked = measured(size_of)
+    low, high = largest_batch(measure, 3000, 16)
+    assert (low, high) == (24, 32)
+    assert len(asked) == len(set(asked)) <= 6
+
+
+def test_search_goes_down_from_a_batch_that_does_not_fit():
+    measure, _ = measured(lambda images: None if images > 9 else 100 * images)
+    assert largest_batch(measure, 750, 16) == (7, 8)
+
+
+def test_search_finds_that_nothing_fits():
+    measure, asked = measured(lambda images: 10**9)
+    assert largest_batch(measure, 1000, 4) == (0, 1)
+    assert asked == [4, 2, 1]
+
+
+def test_search_stops_after_its_attempts():
+    measure, asked = measured(lambda images: 1)
+    low, high = largest_batch(measure, 1000, 16, attempts=4)
+    assert high is None
+    assert low == max(asked)
+    assert len(asked) == 4
+
+
+def test_scaling_by_hand():
+    chip = CHIPS['v5e']
+    flops, reductions = 0.5 * chip.peak * 0.040, [100_000_000, 4, 4]  # 40 ms of arithmetic at half the peak
+    whole = scaling(chip, flops, reductions, (16, 16))  # two rings of 16, each link 50 GB/s and both ways in use
+    assert whole['chips'] == 256
+    assert whole['arithmetic'] == pytest.approx(0.040)
+    assert whole['bytes'] == pytest.approx(2 * 100_000_008 * 255 / 256 / 200e9)
+    assert whole['hops'] == pytest.approx(3 * 2 * 16e-6)
+    assert whole['efficiency'] == pytest.approx(0.040 / (0.040 + whole['bytes'] + whole['hops']))
+    small = scaling(chip, flops, reductions, (4, 4))  # lines: one way, three hops along each
+    assert small['bytes'] == pytest.approx(2 * 100_000_008 * 15 / 16 / 100e9)
+    assert small['hops'] == pytest.approx(3 * 2 * 6e-6)
+
+
+def test_one_chip_loses_nothing_and_a_busier_chip_more():
+    chip = CHIPS['v4']
+    assert scaling(chip, 1e12, [1000], (1, 1, 1))['efficiency'] == 1
+    by_share = [scaling(chip, 1e12, [10**8], (4, 4, 4), share)['efficiency'] for share in (0.2, 0.5, 1)]
+    assert by_share == sorted(by_share, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['--topology=v9:2x2'], "unknown chip 'v9'; give one like v4:4x4x4"),
+        (['--topology=v5e:two'], "'two' is no shape; give one like v5e:4x4"),
+        (['--topology=v5e'], "'' is no shape"),
+        ([], '--topology is missing'),
+        (['--topology=v5e:2x2', '--sizes=12'], '--sizes=12: give sides of at least 33'),
+        (['--topology=v5e:2x2', 'more'], 'more: not understood'),
+    ],
+)
+def test_what_cannot_start_is_one_line_and_status_2(arguments, words, capsys):
+    assert main(['compile-check', '--config=kvasir', *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count('\n') == 1
+
+
+@pytest.mark.parametrize(('topology', 'package'), [('v5e:2x2', 'libtpu==0.0.42.*'), ('h100:1x1x4', 'jax-cuda12-pjrt')])
+def test_a_missing_compiler_is_named_with_its_pip_command(topology, package, monkeypatch, capsys):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    monkeypatch.delenv('TPU_LIBRARY_PATH', raising=False)
+    assert main(['compile-check', '--config=kvasir', f'--topology={topology}']) == 2
+    error = capsys.readouterr().err
+    assert 'pip install' in error
+    assert package in error
+    assert error.count('\n') == 1
+
+
+SMALL = {
+    'model.encoder': 'res2net14',
+    'model.encoder_weights': 'no such file',  # sizes need no weights
+    'data.size': 48,
+    'data.sizes': (48,),
+    'loss.lossnet_size': 16,
+}
+VGG = 7_635_264  # parameters of VGG-16 up to relu4_3
+
+
+def test_the_real_step_is_compiled_once_and_its_arguments_are_state_lossnet_and_batch(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    config = load_config('kvasir', **SMALL)
+    lowered = lower_step('training', config, devices.make_mesh(), 2, 48)
+    begun = []
+    figures = compile_step(lowered, 10**9, 'here', begun.append)
+    with config.unlocked():
+        config.model.encoder_weights = None
+    _, params, stats = jax.eval_shape(lambda: split(build_model(config)))
+    state = 4 * (2 * size(params) + size(stats) + 2)  # momentum; the counts of step and schedule
+    assert figures.arguments == state + 4 * VGG + 2 * 48 * 48 * 4 * 4
+    assert figures.aliased == state  # all of the old state is given back
+    assert figures.needed >= figures.peak >= figures.arguments
+    assert figures.flops > 1e9
+    assert (figures.fits, figures.refusal, figures.collectives) == (True, None, {})
+
+    again = compile_step(lowered, figures.needed - 1, 'here', begun.append)
+    assert len(begun) == 1
+    assert not again.fits
+    assert dataclasses.replace(again, fits=True) == figures
+    assert list(tmp_path.rglob('*.json')) == list((tmp_path / 'm2snet_jax' / 'compile-check').glob('*.json'))
+
+
+def split(model):
+    return nnx.split(model, nnx.Param, nnx.BatchStat)
+
+
+def size(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def test_a_refusal_is_kept_in_the_compilers_words(tmp_path, monkeypatch):
+    class Refused:
+        def as_text(self):
+            return 'a program'
+
+        def compile(self):
+            raise RuntimeError('RESOURCE_EXHAUSTED: Used 20.1G of 15.75G hbm.\n\nLargest program allocations: …')
+
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    figures = compile_step(Refused(), 10**12, 'v5e:2x2')
+    assert not figures.fits
+    assert figures.refusal == 'RESOURCE_EXHAUSTED: Used 20.1G of 15.75G hbm.'
+
+
+ON_FOUR = """
+import dataclasses, json, sys
+import jax
+jax.config.update('jax_num_cpu_devices', 4)
+from m2snet_jax import mesh as devices
+from m2snet_jax.config import load_config
+from m2snet_jax.training.compilation import compile_step, lower_step
+config = load_config('kvasir', **json.loads(sys.argv[1]))
+for kind in ('training', 'prediction'):
+    lowered = lower_step(kind, config, devices.make_mesh(), 8, 48)
+    print(json.dumps(dataclasses.asdict(compile_step(lowered, 1e12, 'here'))))
+"""
+
+
+@pytest.mark.slow
+def test_over_four_devices_gradients_are_reduced_and_prediction_needs_no_word(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    run = [sys.executable, '-c', ON_FOUR, json.dumps(SMALL)]
+    done = subprocess.run(run, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True)
+    training, prediction = map(json.loads, done.stdout.splitlines())
+    config = load_config('kvasir', **{**SMALL, 'model.encoder_weights': None})
+    _, params, _ = jax.eval_shape(lambda: split(build_model(config)))
+    assert set(training['collectives']) == {'all-reduce'}
+    reduced = training['collectives']['all-reduce']
+    assert 4 * size(params) <= reduced['bytes'] < 1.05 * 4 * size(params)  # gradients, and the sums of batch norms
+    assert reduced['count'] > 100
+    assert prediction['collectives'] == {}
+
+
+@pytest.mark.slow
+def test_compiles_for_a_tpu(tmp_path, monkeypatch, capsys):
+    pytest.importorskip('libtpu', reason='compiling for a TPU needs libtpu')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    small = [f'--config.{key}={value}' for key, value in SMALL.items() if key != 'data.sizes']
+    arguments = ['--config=kvasir', *small, '--topology=v5e:2x2', '--sizes=48', '--nosearch', '--json']
+    assert main(['compile-check', *arguments]) == 0
+    report = json.loads(capsys.readouterr().out)
+    training, prediction = report['steps']
+    assert (report['chips'], training['batch'], training['images_a_chip']) == (4, 16, 4)
+    assert training['fits']
+    assert training['collectives']['all-reduce']['count'] > 50
+    assert prediction['collectives'] == {}
+    assert [one['chips'] for one in report['scaling']] == [4, 16, 64, 256]
+    assert main(['compile-check', *arguments[:-1]]) == 0  # from the cache, in words
+    assert 'fits: needs' in capsys.readouterr().out
