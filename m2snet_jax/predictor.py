@@ -15,6 +15,7 @@ from m2snet_jax.config import load_config
 from m2snet_jax.data import augment
 from m2snet_jax.errors import InputError
 from m2snet_jax.images import read_image
+from m2snet_jax.model.folding import fold
 from m2snet_jax.model.m2snet import M2SNet, MSNet
 from m2snet_jax.weights import load_weights, recorded_config
 from m2snet_jax.weights.names import model_hash
@@ -74,21 +75,22 @@ class Predictor:
         window: through which DICOM and NIfTI files are read, see `data.window`; the config's, and may be set.
 
     Args:
-        model: an MSNet or M2SNet.
+        model: an MSNet or M2SNet; it is run with its batch norms folded into the convolutions.
         size: see above.
         config: see above.
     """
 
     def __init__(self, model, size, config=None):
-        self._graph, *self.state = nnx.split(model, nnx.Param, nnx.BatchStat)
-        self.step, self._compiled, self._lock = make_predict_step(self._graph), {}, threading.Lock()
+        self._model = model
+        graph, *self.state = nnx.split(fold(model), nnx.Param, nnx.BatchStat)
+        self.step, self._compiled, self._lock = make_predict_step(graph), {}, threading.Lock()
         self.size, self.classes, self.config = size, model.output1.kernel.shape[-1], config
         self.window = None if config is None else config.data.get('window')  # runs from before the key have none
 
     @functools.cached_property
     def model_hash(self):
         """SHA-256 of the weights, see `weights.names.model_hash`; the same from whatever kind of file they come."""
-        return model_hash(nnx.merge(self._graph, *self.state))
+        return model_hash(self._model)
 
     def __call__(self, image):
         """Returns float32 `[H, W]`, or `[H, W, classes]` for several classes, in [0, 1], at the image's own size.

@@ -124,10 +124,11 @@ def _prediction(config, mesh, batch):
     from flax import nnx
 
     from m2snet_jax import mesh as devices
+    from m2snet_jax.model.folding import fold
     from m2snet_jax.predictor import make_predict_step
     from m2snet_jax.training.loop import build_model
 
-    graph, params, batch_stats = nnx.split(build_model(config), nnx.Param, nnx.BatchStat)
+    graph, params, batch_stats = nnx.split(fold(build_model(config)), nnx.Param, nnx.BatchStat)
     state = devices.replicate((params, batch_stats), mesh)
     return make_predict_step(graph), (*state, batch['image'])
 
