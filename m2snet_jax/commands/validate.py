@@ -8,8 +8,8 @@ values, faulty lists, only empty masks to train on, images that are equal byte f
 labels. Warnings (status 0): counts that differ from the published ones, masks that are not clean, full or empty, and
 every pair of near-duplicate images. When every file can be used the data are prepared, with their manifest beside,
 whose hash stands in the score sheets. With --output, DIR gets validate.json, duplicates.html with pairs side by side,
-and two lists for --config.data.exclude: near_duplicates.txt, training images in one group of near-duplicates with a test
-image, and control.txt, as many others, drawn at random, to see what leaving out the first is worth.
+and two lists for --config.data.exclude: near_duplicates.txt, training images in one group of near-duplicates with a
+test image, and control.txt, as many others drawn at random, to see what leaving out the first is worth.
 """
 
 import json
@@ -31,7 +31,7 @@ def main(argv):
 def _main(argv):
     def define(values):
         flags.DEFINE_bool('json', False, 'print the whole report as JSON', flag_values=values)
-        flags.DEFINE_string('output', None, 'folder for validate.json, duplicates.html and lists of images to leave out', flag_values=values)
+        flags.DEFINE_string('output', None, 'folder for the files that are written', flag_values=values)
 
     if not any(word.lstrip('-').partition('=')[0] in ('config', 'help', 'h') for word in argv[1:]):
         argv = [argv[0], '--config=folder', *argv[1:]]
