@@ -16,7 +16,7 @@ TIERS = (
     ('report', 'evaluation', 'parity'),
     ('predictor', 'plot'),
     ('data', 'weights'),
-    ('metrics', 'model', 'images', 'mesh'),
+    ('metrics', 'model', 'images', 'mesh', 'study'),
     ('config', 'errors', 'published'),
 )
 SIDEWAYS = {('config', 'errors'), ('report', 'evaluation'), ('commands', '__main__'), ('__main__', 'commands')}

@@ -1,0 +1,255 @@
+"""The table of a study, at any time, from the runs that are finished: means over seeds, differences, losses, times."""
+
+import numpy as np
+
+from m2snet_jax.data.splits import clip_of
+from m2snet_jax.errors import InputError
+from m2snet_jax.evaluation.comparison import read_scores
+from m2snet_jax.evaluation.runs import HARD, epoch_losses, training_seconds
+from m2snet_jax.metrics.seeds import PAIRED_FROM, seeds_and_images
+from m2snet_jax.published import PROTOCOL_NOTE, SOURCE, published
+
+SCORES = (*HARD, 'reference/Dice', 'lesion_free/false_positive_share')
+RESAMPLES = 2000
+
+
+def study_table(study, cells, references=None):
+    """Returns the table of a study as a dict that JSON can hold.
+
+    Args:
+        study, cells: as `load_study` and `cells_of` return them.
+        references: what `read_references` returned.
+
+    Returns:
+        dict of study, about, config, changes; `runs`, how many are finished and all; `variants`, a list of dicts of
+        name, about, changes, seeds, finished, same_as (names of cells), and seconds, the mean training time of a run;
+        `references`, likewise; `test_sets`, {name: dict of `rows`, means and deviations over seeds, `differences`,
+        as `seeds_and_images` gives them, and `published`}; `losses`, {variant or
+        reference: {cell: loss of each epoch}}.
+
+    Raises:
+        InputError: two runs of one fold were scored on different images.
+    """
+    references = references or {}
+    variants, groups, losses = [], {}, {}
+    owners = {cell.folder: cell for cell in reversed(cells)}
+    for variant in study.variants:
+        own = [cell for cell in cells if cell.variant == variant.name]
+        done = [cell for cell in own if cell.is_finished]
+        groups[variant.name] = {(cell.seed, cell.fold): read_scores(cell.folder) for cell in done}
+        losses[variant.name] = {cell.name: epoch_losses(cell.folder) for cell in done if cell.source is None}
+        times = [time for cell in done if (time := training_seconds(cell.folder))]
+        variants.append(
+            {
+                'name': variant.name,
+                'about': variant.about,
+                'changes': variant.changes,
+                'weights_of': variant.weights_of,
+                'reference': variant.reference and reference_name(variant.reference),
+                'runs': len(own),
+                'finished': [cell.name for cell in done],
+                'folders': [str(cell.folder) for cell in done],
+                'same_as': [owners[cell.folder].name for cell in own if owners[cell.folder] is not cell],
+                'seconds': float(np.mean(times)) if times else None,
+            }
+        )
+    for model, runs in references.items():
+        name = reference_name(model)
+        groups[name] = {key: {'test': run['images']} for key, run in runs.items()}
+        losses[name] = {f'{name}, seed {seed}': run['losses'] for (seed, _), run in runs.items()}
+    folders = {cell.folder for cell in cells}
+    return {
+        'study': study.name,
+        'about': study.about,
+        'config': study.config,
+        'changes': study.changes,
+        'runs': {'finished': len({cell.folder for cell in cells if cell.is_finished}), 'all': len(folders)},
+        'variants': variants,
+        'references': [_reference(model, runs) for model, runs in references.items()],
+        'test_sets': _test_sets(study, groups, cells[0].config.data.name),
+        'published': {'source': SOURCE, 'note': PROTOCOL_NOTE},
+        'losses': {name: curves for name, curves in losses.items() if curves},
+    }
+
+
+def _test_sets(study, groups, dataset):
+    """{test set: its rows, differences and published figures}."""
+    names = dict.fromkeys(name for group in groups.values() for run in group.values() for name in run)
+    pairs = []
+    for variant in study.variants:
+        others = (study.variants[0].name, variant.against, variant.reference and reference_name(variant.reference))
+        pairs += [(variant.name, other) for other in dict.fromkeys(others) if other not in (None, variant.name)]
+    test_sets = {}
+    for test_set in names:
+        rows = [{'name': name, 'scores': _means(group, test_set)} for name, group in groups.items()]
+        differences = [
+            {'name': name, 'against': other, 'scores': _differences(groups[other], groups[name], test_set)}
+            for name, other in pairs
+            if groups.get(other) and groups[name]
+        ]
+        test_sets[test_set] = {
+            'rows': [row for row in rows if row['scores']],
+            'differences': [row for row in differences if row['scores']],
+            'published': published(dataset, test_set),
+        }
+    return test_sets
+
+
+def _means(group, test_set):
+    """{score: its mean over seeds, their deviation, seeds and images} of the runs of one variant."""
+    rows, folds = {}, _folds(group)
+    for score in SCORES:
+        seeds, images, values = _values(group, test_set, score, folds)
+        if len(images):
+            means = values.mean(1)
+            deviation = float(np.std(means, ddof=1)) if len(seeds) > 1 else None
+            rows[score] = {'mean': float(means.mean()), 'deviation': deviation}
+            rows[score] |= {'seeds': dict(zip(map(str, seeds), means.tolist(), strict=True)), 'images': len(images)}
+    return _meaningful(rows)
+
+
+def _differences(first, second, test_set):
+    """{score: what `seeds_and_images` returns} of two groups of runs, on the images that both were scored on."""
+    rows, folds = {}, _folds(first, second)
+    for score in SCORES:
+        (seeds, images, before), (others, other_images, after) = (
+            _values(group, test_set, score, folds) for group in (first, second)
+        )
+        if not len(images) or not len(other_images):
+            continue
+        if set(images) != set(other_images):
+            strange = min(set(images) ^ set(other_images), key=str)[1]
+            raise InputError(f'{strange!r} of {test_set} is not scored in every run; score all on the same images')
+        after = after[:, [other_images.index(image) for image in images]]
+        common = [seed for seed in seeds if seed in others]
+        paired = len(common) >= PAIRED_FROM
+        if paired:
+            before = before[[seeds.index(seed) for seed in common]]
+            after = after[[others.index(seed) for seed in common]]
+        clusters = [clip_of(name) or name for _, name in images]
+        found = seeds_and_images(before, after, paired=paired, clusters=clusters, resamples=RESAMPLES)
+        rows[score] = {key: _known(value) for key, value in found.items()}
+        rows[score] |= {'paired': paired, 'seeds': [len(before), len(after)], 'images': len(images)}
+    return _meaningful(rows)
+
+
+def _meaningful(rows):
+    """The same without scores of lesions where there is not one."""
+    return {score: row for score, row in rows.items() if 'hard/Dice' in rows or score.startswith('lesion_free/')}
+
+
+def _folds(*groups):
+    """The folds that all groups have finished on the seeds that they have most folds of."""
+    finished = []
+    for group in groups:
+        by_seed = {}
+        for seed, fold in group:
+            by_seed.setdefault(seed, set()).add(fold)
+        most = max(map(len, by_seed.values()), default=0)
+        finished += [folds for folds in by_seed.values() if len(folds) == most] or [set()]
+    return sorted(set.intersection(*finished), key=str)
+
+
+def _values(group, test_set, score, folds):
+    """(seeds, images, float [seeds, images]) of the seeds that are finished on all folds; images are (fold, name)."""
+    rows = {}
+    for seed in dict.fromkeys(seed for seed, _ in group):
+        if folds and all((seed, fold) in group for fold in folds):
+            rows[seed] = {
+                (fold, name): _score(one, score)
+                for fold in folds
+                for name, one in group[seed, fold].get(test_set, {}).items()
+            }
+            rows[seed] = {image: value for image, value in rows[seed].items() if value is not None}
+    images = list(next(iter(rows.values()), ()))
+    for seed, row in rows.items():
+        if set(row) != set(images):
+            raise InputError(f'seed {seed} was scored on other images of {test_set} than the other seeds')
+    return list(rows), images, np.array([[row[image] for image in images] for row in rows.values()])
+
+
+def _score(image, score):
+    """The score of one image, None where it is not meant for it: lesions, or their absence, decide."""
+    has_lesion = image.get('lesion', 1) > 0
+    if score.startswith('lesion_free/'):
+        return None if has_lesion else float(image['false'] > 0)
+    return image.get(score) if has_lesion or score.startswith('reference/') else None
+
+
+def reference_name(model):
+    """Returns the name of a row of another program's scores."""
+    return f'reference {model}'
+
+
+def _reference(model, runs):
+    times = [run['seconds'] for run in runs.values() if run['seconds']]
+    return {
+        'name': reference_name(model),
+        'runs': len(runs),
+        'seconds': float(np.mean(times)) if times else None,
+    }
+
+
+def _known(value):
+    """The same with None for NaN, which is no JSON."""
+    if isinstance(value, tuple):
+        return [_known(one) for one in value]
+    return None if value != value else value
+
+
+def text(table):
+    """Returns the table of a study as text."""
+    runs = table['runs']
+    lines = [f'study {table["study"]}: {table["about"]}', f'{runs["finished"]} of {runs["all"]} runs finished', '']
+    width = max(len(one['name']) for one in (*table['variants'], *table['references'])) + 2
+    for one in table['variants']:
+        lines.append(
+            f'{one["name"]:{width}}{len(one["finished"])} of {one["runs"]}  {time_of(one):>14}  {one["about"]}'
+        )
+        lines += [f'{"":{width}}the same as {", ".join(one["same_as"])}'] if one['same_as'] else []
+    for one in table['references']:
+        lines.append(f'{one["name"]:{width}}{one["runs"]} given  {time_of(one):>12}')
+    for test_set, entry in table['test_sets'].items():
+        scores = [score for score in SCORES if any(score in row['scores'] for row in entry['rows'])]
+        cell = max(26, *(len(score) + 2 for score in scores))
+        for part in ('rows', 'differences'):
+            if not entry[part]:
+                continue
+            labels = {'rows': 'mean ± deviation over seeds', 'differences': 'difference, 95 % interval'}
+            names = [label_of(row) for row in entry[part]]
+            wide = max(len(labels[part]), *map(len, names)) + 2
+            lines += [
+                '',
+                test_set if part == 'rows' else '',
+                f'{labels[part]:{wide}}' + ''.join(f'{s:{cell}}' for s in scores),
+            ]
+            for name, row in zip(names, entry[part], strict=True):
+                cells = [figure_of(row['scores'].get(score)) for score in scores]
+                lines.append((f'{name:{wide}}' + ''.join(f'{one:{cell}}' for one in cells)).rstrip())
+            models = dict.fromkeys(model for score in scores for model in entry['published'].get(score, ()))
+            for model in models if part == 'rows' else ():
+                cells = [entry['published'].get(score, {}).get(model, {}).get('figure', '') for score in scores]
+                lines.append((f'{model + ", published":{wide}}' + ''.join(f'{one:{cell}}' for one in cells)).rstrip())
+    if any(entry['published'] for entry in table['test_sets'].values()):
+        lines += ['', f'Published: {table["published"]["source"]}. {table["published"]["note"]}']
+    return '\n'.join(lines)
+
+
+def label_of(row):
+    """Returns the name of a row, of a difference as 'a − b'."""
+    return f'{row["name"]} − {row["against"]}' if 'against' in row else row['name']
+
+
+def figure_of(one):
+    """Returns a mean with its deviation, or a difference with its interval, as text."""
+    if one is None:
+        return ''
+    if 'mean' in one:
+        return f'{one["mean"]:.4f}' + ('' if one['deviation'] is None else f' ± {one["deviation"]:.4f}')
+    bounds = '(one seed)' if one['low'] is None else f'({one["low"]:+.4f} … {one["high"]:+.4f})'
+    return f'{one["difference"]:+.4f} {bounds}'
+
+
+def time_of(one):
+    """Returns the mean training time of a run as text."""
+    return '' if one['seconds'] is None else f'{one["seconds"] / 60:.1f} min a run'
