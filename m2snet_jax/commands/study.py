@@ -47,7 +47,8 @@ def _main(argv):
     print(f'folder of the study: {workdir}', file=sys.stderr, flush=True)
 
     from m2snet_jax.evaluation.runs import read_references
-    from m2snet_jax.evaluation.study import study_table, text
+    from m2snet_jax.evaluation.study import study_table
+    from m2snet_jax.evaluation.study_text import text
     from m2snet_jax.report.study import write_study
 
     references = None if values.reference is None else read_references(values.reference)

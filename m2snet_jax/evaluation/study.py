@@ -77,14 +77,15 @@ def _test_sets(study, groups, dataset):
     names = dict.fromkeys(name for group in groups.values() for run in group.values() for name in run)
     pairs = []
     for variant in study.variants:
-        others = (study.variants[0].name, variant.against, variant.reference and reference_name(variant.reference))
-        pairs += [(variant.name, other) for other in dict.fromkeys(others) if other not in (None, variant.name)]
+        others = dict.fromkeys((study.variants[0].name, variant.against))
+        pairs += [(variant.name, other, True) for other in others if other not in (None, variant.name)]
+        pairs += [(variant.name, reference_name(variant.reference), False)] if variant.reference else []
     test_sets = {}
     for test_set in names:
         rows = [{'name': name, 'scores': _means(group, test_set)} for name, group in groups.items()]
         differences = [
-            {'name': name, 'against': other, 'scores': _differences(groups[other], groups[name], test_set)}
-            for name, other in pairs
+            {'name': name, 'against': other, 'scores': _differences(groups[other], groups[name], test_set, own_seeds)}
+            for name, other, own_seeds in pairs
             if groups.get(other) and groups[name]
         ]
         test_sets[test_set] = {
@@ -108,8 +109,11 @@ def _means(group, test_set):
     return _meaningful(rows)
 
 
-def _differences(first, second, test_set):
-    """{score: what `seeds_and_images` returns} of two groups of runs, on the images that both were scored on."""
+def _differences(first, second, test_set, own_seeds):
+    """{score: what `seeds_and_images` returns} of two groups of runs, on the images that both were scored on.
+
+    A seed is the same draw in both where they are runs of one program, `own_seeds`.
+    """
     rows, folds = {}, _folds(first, second)
     for score in SCORES:
         (seeds, images, before), (others, other_images, after) = (
@@ -122,7 +126,7 @@ def _differences(first, second, test_set):
             raise InputError(f'{strange!r} of {test_set} is not scored in every run; score all on the same images')
         after = after[:, [other_images.index(image) for image in images]]
         common = [seed for seed in seeds if seed in others]
-        paired = len(common) >= PAIRED_FROM
+        paired = own_seeds and len(common) >= PAIRED_FROM
         if paired:
             before = before[[seeds.index(seed) for seed in common]]
             after = after[[others.index(seed) for seed in common]]
@@ -195,61 +199,3 @@ def _known(value):
     if isinstance(value, tuple):
         return [_known(one) for one in value]
     return None if value != value else value
-
-
-def text(table):
-    """Returns the table of a study as text."""
-    runs = table['runs']
-    lines = [f'study {table["study"]}: {table["about"]}', f'{runs["finished"]} of {runs["all"]} runs finished', '']
-    width = max(len(one['name']) for one in (*table['variants'], *table['references'])) + 2
-    for one in table['variants']:
-        lines.append(
-            f'{one["name"]:{width}}{len(one["finished"])} of {one["runs"]}  {time_of(one):>14}  {one["about"]}'
-        )
-        lines += [f'{"":{width}}the same as {", ".join(one["same_as"])}'] if one['same_as'] else []
-    for one in table['references']:
-        lines.append(f'{one["name"]:{width}}{one["runs"]} given  {time_of(one):>12}')
-    for test_set, entry in table['test_sets'].items():
-        scores = [score for score in SCORES if any(score in row['scores'] for row in entry['rows'])]
-        cell = max(26, *(len(score) + 2 for score in scores))
-        for part in ('rows', 'differences'):
-            if not entry[part]:
-                continue
-            labels = {'rows': 'mean ± deviation over seeds', 'differences': 'difference, 95 % interval'}
-            names = [label_of(row) for row in entry[part]]
-            wide = max(len(labels[part]), *map(len, names)) + 2
-            lines += [
-                '',
-                test_set if part == 'rows' else '',
-                f'{labels[part]:{wide}}' + ''.join(f'{s:{cell}}' for s in scores),
-            ]
-            for name, row in zip(names, entry[part], strict=True):
-                cells = [figure_of(row['scores'].get(score)) for score in scores]
-                lines.append((f'{name:{wide}}' + ''.join(f'{one:{cell}}' for one in cells)).rstrip())
-            models = dict.fromkeys(model for score in scores for model in entry['published'].get(score, ()))
-            for model in models if part == 'rows' else ():
-                cells = [entry['published'].get(score, {}).get(model, {}).get('figure', '') for score in scores]
-                lines.append((f'{model + ", published":{wide}}' + ''.join(f'{one:{cell}}' for one in cells)).rstrip())
-    if any(entry['published'] for entry in table['test_sets'].values()):
-        lines += ['', f'Published: {table["published"]["source"]}. {table["published"]["note"]}']
-    return '\n'.join(lines)
-
-
-def label_of(row):
-    """Returns the name of a row, of a difference as 'a − b'."""
-    return f'{row["name"]} − {row["against"]}' if 'against' in row else row['name']
-
-
-def figure_of(one):
-    """Returns a mean with its deviation, or a difference with its interval, as text."""
-    if one is None:
-        return ''
-    if 'mean' in one:
-        return f'{one["mean"]:.4f}' + ('' if one['deviation'] is None else f' ± {one["deviation"]:.4f}')
-    bounds = '(one seed)' if one['low'] is None else f'({one["low"]:+.4f} … {one["high"]:+.4f})'
-    return f'{one["difference"]:+.4f} {bounds}'
-
-
-def time_of(one):
-    """Returns the mean training time of a run as text."""
-    return '' if one['seconds'] is None else f'{one["seconds"] / 60:.1f} min a run'
