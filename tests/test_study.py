@@ -151,7 +151,10 @@ def test_mistakes_in_a_study_file_are_one_line_that_names_the_variant(tmp_path, 
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
-        (['--config=nowhere.py'], '--config=nowhere.py: no such file; give a path or one of busi, quickstart'),
+        (
+            ['--config=nowhere.py'],
+            '--config=nowhere.py: no such file; give a path or one of busi, busi_full, kvasir, quickstart',
+        ),
         (['--config=configs/kvasir.py'], 'has no function get_study()'),
         (['--config=quickstart:small'], 'has no variants'),
         (['--config=quickstart', '--config.optimizer.paek=1'], 'did you mean optimizer.peak?'),
@@ -199,7 +202,9 @@ def test_means_and_differences_are_those_of_the_scores(tmp_path):
         assert row['scores']['hard/Dice']['deviation'] == pytest.approx(by_seed.std(ddof=1))
         assert list(row['scores']['hard/Dice']['seeds'].values()) == pytest.approx(list(by_seed))
         assert row['scores']['hard/IoU']['mean'] == pytest.approx(by_seed.mean() / 2)
-        assert row['scores']['reference/Dice']['mean'] == pytest.approx(by_seed.mean() * 10 / 14)  # over all images
+        assert row['scores']['reference/Dice']['mean'] == pytest.approx(
+            by_seed.mean() * 10 / 12
+        )  # and two free of lesions
         assert row['scores']['lesion_free/false_positive_share']['mean'] == 0.5
     (row,) = entry['differences']
     found, (before, after) = row['scores']['hard/Dice'], dice.reshape(2, 3, 10)
@@ -234,12 +239,37 @@ def test_what_is_compared_while_a_study_is_under_way(tmp_path):
     assert '(too few seeds)' in text(study_table(study, cells))
 
 
-def test_other_images_are_refused(tmp_path):
+def test_other_images_are_not_compared(tmp_path):
     study, cells = study_of(tmp_path, variants('a', 'b'))
     write_run(cells[0], [0.5, 0.6])
+    write_run(cells[1], [0.5, 0.6], ['image0', 'stranger'], lesion_free=0)
+    table = study_table(study, cells)
+    assert table['test_sets']['test']['differences'] == []
+    assert 'not compared, for they test other images: b − a' in text(table)
+
+
+def test_seeds_of_one_variant_with_other_images_are_refused(tmp_path):
+    study, cells = study_of(tmp_path, variants('a', seeds=(0, 1)))
+    write_run(cells[0], [0.5, 0.6])
     write_run(cells[1], [0.5, 0.6], ['image0', 'stranger'])
-    with pytest.raises(InputError, match="'image1' of test is not scored in every run"):
+    with pytest.raises(InputError, match='seed 1 was scored on other images of test'):
         study_table(study, cells)
+
+
+def test_folds_that_are_dealt_otherwise_are_compared_once_all_are_tested(tmp_path):
+    study, cells = study_of(tmp_path, variants('a', 'b', folds=(0, 1)))
+    names = [['p', 'q'], ['r', 's'], ['s', 'p'], ['q', 'r']]
+    for number, cell in enumerate(cells[:3]):
+        write_run(cell, [0.1, 0.5], names[number])
+    assert study_table(study, cells)['test_sets']['test']['not_compared'] == []
+    assert study_table(study, cells)['test_sets']['test']['differences'][0]['scores'].keys() == {
+        'lesion_free/false_positive_share'
+    }
+    write_run(cells[3], [0.9, 0.5], names[3])
+    entry = study_table(study, cells)['test_sets']['test']
+    assert entry['rows'][1]['scores']['hard/Dice']['images'] == 4
+    found = entry['differences'][0]['scores']['hard/Dice']
+    assert (found['difference'], found['images']) == (pytest.approx(0.2), 4)
 
 
 def test_time_and_losses_from_the_log(tmp_path):

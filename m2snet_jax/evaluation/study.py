@@ -6,6 +6,7 @@ from m2snet_jax.data.splits import clip_of
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.comparison import read_scores
 from m2snet_jax.evaluation.runs import HARD, epoch_losses, training_seconds
+from m2snet_jax.evaluation.study_text import label_of
 from m2snet_jax.metrics.seeds import PAIRED_FROM, seeds_and_images
 from m2snet_jax.published import PROTOCOL_NOTE, SOURCE, published
 
@@ -23,12 +24,12 @@ def study_table(study, cells, references=None):
     Returns:
         dict of study, about, config, changes; `runs`, how many are finished and all; `variants`, a list of dicts of
         name, about, changes, seeds, finished, same_as (names of cells), and seconds, the mean training time of a run;
-        `references`, likewise; `test_sets`, {name: dict of `rows`, means and deviations over seeds, `differences`,
-        as `seeds_and_images` gives them, and `published`}; `losses`, {variant or
-        reference: {cell: loss of each epoch}}.
+        `references`, likewise; `test_sets`, {name: dict of `rows`, means and deviations over seeds, `differences`, as
+        `seeds_and_images` gives them, `not_compared` for want of common images, and `published`}; `losses`, {variant
+        or reference: {cell: loss of each epoch}}.
 
     Raises:
-        InputError: two runs of one fold were scored on different images.
+        InputError: runs of one variant were scored on different images.
     """
     references = references or {}
     variants, groups, losses = [], {}, {}
@@ -91,6 +92,7 @@ def _test_sets(study, groups, dataset):
         test_sets[test_set] = {
             'rows': [row for row in rows if row['scores']],
             'differences': [row for row in differences if row['scores']],
+            'not_compared': [label_of(row) for row in differences if not row['scores']],
             'published': published(dataset, test_set),
         }
     return test_sets
@@ -101,7 +103,7 @@ def _means(group, test_set):
     rows, folds = {}, _folds(group)
     for score in SCORES:
         seeds, images, values = _values(group, test_set, score, folds)
-        if len(images):
+        if images:
             means = values.mean(1)
             deviation = float(np.std(means, ddof=1)) if len(seeds) > 1 else None
             rows[score] = {'mean': float(means.mean()), 'deviation': deviation}
@@ -112,25 +114,23 @@ def _means(group, test_set):
 def _differences(first, second, test_set, own_seeds):
     """{score: what `seeds_and_images` returns} of two groups of runs, on the images that both were scored on.
 
-    A seed is the same draw in both where they are runs of one program, `own_seeds`.
+    A seed is the same draw in both where they are runs of one program, `own_seeds`. Empty where the images differ, as
+    while other folds are finished.
     """
     rows, folds = {}, _folds(first, second)
     for score in SCORES:
         (seeds, images, before), (others, other_images, after) = (
             _values(group, test_set, score, folds) for group in (first, second)
         )
-        if not len(images) or not len(other_images):
+        if not images or set(images) != set(other_images):
             continue
-        if set(images) != set(other_images):
-            strange = min(set(images) ^ set(other_images), key=str)[1]
-            raise InputError(f'{strange!r} of {test_set} is not scored in every run; score all on the same images')
         after = after[:, [other_images.index(image) for image in images]]
         common = [seed for seed in seeds if seed in others]
         paired = own_seeds and len(common) >= PAIRED_FROM
         if paired:
             before = before[[seeds.index(seed) for seed in common]]
             after = after[[others.index(seed) for seed in common]]
-        clusters = [clip_of(name) or name for _, name in images]
+        clusters = [clip_of(name) or name for name in images]
         found = seeds_and_images(before, after, paired=paired, clusters=clusters, resamples=RESAMPLES)
         rows[score] = {key: _known(value) for key, value in found.items()}
         rows[score] |= {'paired': paired, 'seeds': [len(before), len(after)], 'images': len(images)}
@@ -155,20 +155,25 @@ def _folds(*groups):
 
 
 def _values(group, test_set, score, folds):
-    """(seeds, images, float [seeds, images]) of the seeds that are finished on all folds; images are (fold, name)."""
+    """(seeds, images, float [seeds, images]) of the seeds that are finished on all folds, over all images they test.
+
+    An image that several folds test, as those without a lesion of BUSI, has the mean of them.
+    """
     rows = {}
     for seed in dict.fromkeys(seed for seed, _ in group):
         if folds and all((seed, fold) in group for fold in folds):
-            rows[seed] = {
-                (fold, name): _score(one, score)
-                for fold in folds
-                for name, one in group[seed, fold].get(test_set, {}).items()
-            }
-            rows[seed] = {image: value for image, value in rows[seed].items() if value is not None}
+            found = {}
+            for fold in folds:
+                for name, image in group[seed, fold].get(test_set, {}).items():
+                    if (value := _score(image, score)) is not None:
+                        found.setdefault(name, []).append(value)
+            rows[seed] = {name: float(np.mean(values)) for name, values in found.items()}
     images = list(next(iter(rows.values()), ()))
     for seed, row in rows.items():
         if set(row) != set(images):
-            raise InputError(f'seed {seed} was scored on other images of {test_set} than the other seeds')
+            raise InputError(
+                f'seed {seed} was scored on other images of {test_set} than another seed; use the same data'
+            )
     return list(rows), images, np.array([[row[image] for image in images] for row in rows.values()])
 
 

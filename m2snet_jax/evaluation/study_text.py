@@ -26,6 +26,7 @@ def text(table):
         }
         lines += ['', test_set, *_lines('mean ± deviation over seeds', scores, rows)]
         lines += ['', *_lines('difference, 95 % interval', scores, differences)] if differences else []
+        lines += [f'not compared, for they test other images: {one}' for one in entry['not_compared']]
     if any(entry['published'] for entry in table['test_sets'].values()):
         lines += ['', f'Published: {table["published"]["source"]}. {table["published"]["note"]}']
     return '\n'.join(lines)

@@ -83,6 +83,8 @@ def _test_sets(table):
             '<p class="caption">Mean ± standard deviation over seeds</p><div class="table"><table>'
             f'<tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
         )
+        for label in entry['not_compared']:
+            yield f'<p class="warning">Not compared, for they test other images: {escape(label)}</p>'
         if entry['differences']:
             rows = ''.join(f'<tr>{_cells(row, scores)}</tr>' for row in entry['differences'])
             yield (
