@@ -1,4 +1,4 @@
-"""A study on generated phantoms in about a minute: to see what a study does, without any download.
+"""A study on generated phantoms in a few minutes: to see what a study does, without any download.
 
     python -m m2snet_jax study --config=configs/studies/quickstart.py --workdir=runs/study-quickstart
 

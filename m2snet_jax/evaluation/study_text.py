@@ -53,8 +53,8 @@ def figure_of(one):
     if 'mean' in one:
         return f'{one["mean"]:.4f}' + ('' if one['deviation'] is None else f' ± {one["deviation"]:.4f}')
     few = '(too few seeds)' if one['by_seeds'] is None else '(one image)'
-    bounds = few if one['low'] is None else f'({one["low"]:+.4f} … {one["high"]:+.4f})'
-    return f'{one["difference"]:+.4f} {bounds}'
+    bounds = few if one['low'] is None else f'({one["low"]:+.3f} … {one["high"]:+.3f})'
+    return f'{one["difference"]:+.3f} {bounds}'
 
 
 def time_of(one):

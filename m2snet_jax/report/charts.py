@@ -66,7 +66,7 @@ def histogram(values, x_label, y_label, *, bins=20, x_range=(0.0, 1.0)):
 
 
 def intervals(rows, x_label):
-    """Dots with bars on both sides, one a row, and a line at 0; as tall as the rows need.
+    """Dots with bars on both sides, one a row, and marks at 0; as tall as the rows need.
 
     Args:
         rows: [(name, figure, low, high)]; low and high are None where there is no interval.
@@ -76,12 +76,13 @@ def intervals(rows, x_label):
     margin = 0.05 * (max(values) - min(values)) or 0.01
     place = _Frame((min(values) - margin, max(values) + margin), (0, 1))
     foot = TOP + 44 * len(rows)
-    parts = [f'<path class="guide" d="M{place.x(0):.1f} {TOP}V{foot}"/>']
+    parts = []
     for value in _ticks(*place.x_range):
         parts.append(f'<text x="{place.x(value):.1f}" y="{foot + 17}" text-anchor="middle">{value:g}</text>')
     for number, (name, figure, low, high) in enumerate(rows):
         y = TOP + 44 * number
         parts.append(f'<text x="{LEFT}" y="{y + 13}">{escape(name)}</text>')
+        parts.append(f'<path class="guide" d="M{place.x(0):.1f} {y + 17}V{y + 36}"/>')
         if low is not None:
             parts.append(f'<path class="s0 line" d="M{place.x(low):.1f} {y + 26}H{place.x(high):.1f}"/>')
         parts.append(f'<circle class="bar" cx="{place.x(figure):.1f}" cy="{y + 26}" r="5"/>')

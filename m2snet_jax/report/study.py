@@ -80,7 +80,7 @@ def _test_sets(table):
             cells = ''.join(f'<td>{escape(one["figure"]) if one else ""}</td>' for one in figures)
             rows.append(f'<tr><th>{escape(model)}, published</th>{cells}</tr>')
         yield (
-            '<p class="caption">Mean ± standard deviation over seeds</p><div class="table"><table>'
+            '<h3>Mean ± standard deviation over seeds</h3><div class="table"><table>'
             f'<tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
         )
         for label in entry['not_compared']:
@@ -88,8 +88,8 @@ def _test_sets(table):
         if entry['differences']:
             rows = ''.join(f'<tr>{_cells(row, scores)}</tr>' for row in entry['differences'])
             yield (
-                '<p class="caption">Difference on the same test images, with its 95 % interval for other seeds and '
-                f'other images</p><div class="table"><table><tr><th></th>{head}</tr>{rows}</table></div>'
+                '<h3>Difference on the same test images, with its 95 % interval for other seeds and other images</h3>'
+                f'<div class="table"><table><tr><th></th>{head}</tr>{rows}</table></div>'
             )
             found = [
                 (label_of(row), row['scores'][scores[0]]) for row in entry['differences'] if scores[0] in row['scores']
@@ -97,7 +97,7 @@ def _test_sets(table):
             dots = [(name, one['difference'], one['low'], one['high']) for name, one in found]
             chart = charts.intervals(dots, f'difference in {scores[0]}')
             yield (
-                f'<div class="figures"><figure>{chart}<figcaption>Where a bar crosses the dashed line, no difference '
+                f'<div class="figures"><figure>{chart}<figcaption>Where a bar crosses the mark at 0, no difference '
                 'is shown: it may be 0. Without a bar: fewer than two seeds.</figcaption></figure></div>'
             )
 
