@@ -84,7 +84,7 @@ def test_runs_are_made_in_order_and_once(tmp_path, trained, capsys):
     assert trained == ['a/seed0', 'b/seed0', 'b/seed1']
     assert seen == [3, 4, 5]
     err = capsys.readouterr().err
-    assert 'run 1 of 4: a, seed 0 (1 of 4 runs finished, about 1 min 3 s of training left)' in err  # a log of 21 s
+    assert 'run 1 of 4: a, seed 0 (1 of 4 runs finished, about 54 s of training left)' in err  # a log of 18 s
     assert '4 of 4 runs finished' in err
     assert runner.run_study(cells) == []
     assert len(trained) == 3

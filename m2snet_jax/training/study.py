@@ -28,8 +28,10 @@ def run_study(cells, after=lambda: None):
         SystemExit: the process was asked to end (SIGTERM); the run under way has saved its last step.
     """
     check(cells)
-    runs = list({cell.folder: cell for cell in reversed(cells)}.values())[::-1]
-    failed = {}
+    runs, failed = {}, {}
+    for cell in cells:
+        runs.setdefault(cell.folder, cell)
+    runs = list(runs.values())
     for number, cell in enumerate(runs, start=1):
         if cell.is_finished:
             continue
