@@ -157,6 +157,7 @@ def check_folder(cell):
         recorded = json.loads(path.read_text(encoding='utf-8'))['config']
     except (OSError, ValueError, KeyError):
         raise InputError(f'{path}: cannot be read; remove {cell.folder} to run it anew') from None
+    recorded = flatten(to_json(load_config('default'))) | flatten(recorded)  # it may be older than a key
     moving = ('data.exclude',) if cell.source is None else ('data.exclude', 'model.weights')
     changes = [f'{key} {old} → {new}' for key, old, new in changed_keys(cell.config, recorded) if key not in moving]
     if changes:

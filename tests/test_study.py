@@ -182,6 +182,9 @@ def test_a_folder_with_another_run_is_refused(tmp_path):
     write_run(cells[0], [0.5])
     check_folder(cells[0])
     recorded = json.loads((cells[0].folder / 'config.json').read_text())
+    del recorded['config']['optimizer']['freeze_stem']  # as if that key had come later
+    (cells[0].folder / 'config.json').write_text(json.dumps(recorded))
+    check_folder(cells[0])
     recorded['config']['optimizer']['peak'] = 0.3
     (cells[0].folder / 'config.json').write_text(json.dumps(recorded))
     with pytest.raises(InputError, match=r'a/seed0: holds a run of another config, changed: optimizer\.peak 0\.3 → '):
