@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import CACHE
 from flax import nnx
@@ -18,9 +20,11 @@ from test_study import study_of, variants, write_file, write_run
 
 from m2snet_jax import InputError
 from m2snet_jax.__main__ import main
+from m2snet_jax.config import load_config
 from m2snet_jax.predictor import create_model
 from m2snet_jax.study import base_config, cells_of, load_study
 from m2snet_jax.training import study as runner
+from m2snet_jax.training.loop import build_optimizer
 from m2snet_jax.weights import load_weights
 
 ROOT = Path(__file__).parent.parent
@@ -133,6 +137,17 @@ def test_other_data_are_refused(tmp_path, trained):
     assert not trained
 
 
+def test_a_step_at_rate_0_keeps_weights_to_the_bit():
+    config = load_config('busi:small', **MEANS_ANEW)
+    rng = np.random.default_rng(0)
+    params = {'encoder': {'conv1': jnp.asarray(rng.normal(size=1000), jnp.float32)}}
+    optimizer = build_optimizer(config, 1, 61)
+    updates, _ = optimizer.update(jax.tree.map(lambda p: 1e3 * p[::-1], params), optimizer.init(params), params)
+    kept = optax.apply_updates(params, updates)
+    np.testing.assert_array_equal(kept['encoder']['conv1'], params['encoder']['conv1'])
+
+
+@pytest.mark.slow
 def test_weights_of_another_variant_are_kept_to_the_bit(tmp_path):
     mine = [
         {'name': 'first', 'about': ''},
@@ -156,11 +171,11 @@ def test_weights_of_another_variant_are_kept_to_the_bit(tmp_path):
 @pytest.mark.slow
 def test_a_study_killed_at_any_moment_ends_with_the_same_table(tmp_path):
     mine = [
-        {'name': 'm2snet', 'about': ''},
-        {'name': 'anew', 'about': '', 'weights_of': 'm2snet', 'changes': MEANS_ANEW},
-        {'name': 'msnet', 'about': '', 'changes': {'model.name': 'msnet'}},
+        {'name': 'first', 'about': ''},
+        {'name': 'anew', 'about': '', 'weights_of': 'first', 'changes': MEANS_ANEW},
+        {'name': 'last', 'about': '', 'changes': {'loss.bce': 'weighted'}},
     ]
-    common = TINY | {'steps': 20, 'checkpoint.every': 3, 'evaluate.bootstrap': 50}
+    common = TINY | {'model.name': 'msnet', 'steps': 20, 'checkpoint.every': 3, 'evaluate.bootstrap': 50}
     study = {'config': 'quickstart', 'about': '', 'seeds': (0, 1), 'changes': common, 'variants': mine}
     path = write_file(tmp_path, study)
 
