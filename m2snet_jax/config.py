@@ -19,18 +19,42 @@ FREE_KEYS = ('data.root', 'data.cache', 'data.threads', 'log.', 'checkpoint.', '
 _FOLDERS = (Path(__file__).parent.parent / 'configs', Path(__file__).parent / 'configs')  # a checkout, a wheel
 
 
-def find_config(name):
+def find_config(name, room=''):
     """Returns the path of a config and its variant or None.
 
     Args:
         name: `path/to/file.py[:variant]`, or the bare name of one of ours, as `kvasir[:variant]`.
+        room: folder within `configs` where bare names are looked for, as 'studies'.
     """
     stem, _, variant = name.partition(':')
-    for path in (Path(stem), *(folder / f'{stem}.py' for folder in _FOLDERS)):
+    for path in (Path(stem), *(folder / room / f'{stem}.py' for folder in _FOLDERS)):
         if path.is_file() and path.suffix == '.py':
             return path, variant or None
-    known = sorted({path.stem for folder in _FOLDERS for path in folder.glob('*.py')})
+    known = sorted({path.stem for folder in _FOLDERS for path in (folder / room).glob('*.py')})
     raise InputError(f'--config={name}: no such file; give a path or one of {", ".join(known)}')
+
+
+def load_file(name, function, room=''):
+    """Returns the function of a config file, the file's path and the variant that `name` asks for, or None.
+
+    Args:
+        name, room: as in `find_config`.
+        function: its name, as 'get_config'.
+    """
+    path, variant = find_config(name, room)
+    spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f'--config={name}: {path} fails with {type(error).__name__}: {error}') from None
+    if not hasattr(module, function):
+        hint = '; it is a study, for the command study' if hasattr(module, 'get_study') else ''
+        raise InputError(f'--config={name}: {path} has no function {function}(){hint}')
+    found = getattr(module, function)
+    if variant and not inspect.signature(found).parameters:
+        raise InputError(f'--config={name}: {path.stem} has no variants')
+    return found, path, variant
 
 
 def load_config(name, **overrides):
@@ -40,17 +64,9 @@ def load_config(name, **overrides):
         name: as in `find_config`.
         **overrides: dotted keys as on the command line, `load_config('kvasir', **{'data.root': '…'})`.
     """
-    path, variant = find_config(name)
-    spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
-    module = importlib.util.module_from_spec(spec)
+    get_config, _, variant = load_file(name, 'get_config')
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f'--config={name}: {path} fails with {type(error).__name__}: {error}') from None
-    if variant and not inspect.signature(module.get_config).parameters:
-        raise InputError(f'--config={name}: {path.stem} has no variants')
-    try:
-        config = module.get_config(variant) if variant else module.get_config()
+        config = get_config(variant) if variant else get_config()
     except ValueError as error:
         raise InputError(f'--config={name}: {error}') from None
     for key, value in overrides.items():

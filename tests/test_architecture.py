@@ -16,7 +16,7 @@ TIERS = (
     ('report', 'evaluation', 'parity'),
     ('predictor', 'plot'),
     ('data', 'weights'),
-    ('metrics', 'model', 'images', 'mesh', 'hosts'),
+    ('metrics', 'model', 'images', 'mesh', 'hosts', 'study'),
     ('dicom', 'nifti'),
     ('config', 'window', 'errors', 'published'),
 )

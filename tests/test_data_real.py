@@ -73,6 +73,10 @@ def test_the_whole_of_busi():
     assert counts == {'train': 484, 'test': 163, 'normal': 133}
     assert len(report['splits']['normal']['empty']) == 133
     assert not report['splits']['train']['empty']
+    for name, excluded in near['exclude'].items():  # what the study of BUSI leaves out
+        shipped = Path(__file__).parents[1] / f'configs/studies/busi_{name}.txt'
+        assert shipped.read_text().splitlines() == excluded
+        assert len(excluded) == 26
 
 
 def test_no_near_duplicates_across_folds_that_are_dealt_in_groups():

@@ -290,8 +290,10 @@ def test_near_duplicates_are_warnings_pair_by_pair(tmp_path, capsys):
     assert not [tag for tag, _ in tags if tag in ('script', 'link')]
     assert [attributes.get('class') for tag, attributes in tags if tag == 'section'] == ['across'] * 3 + [None]
 
-    (tmp_path / 'out.txt').write_text('a\nd\ne\n')
-    report = validate(capsys, '--root', root, f'--config.data.exclude={tmp_path}/out.txt')[1]
+    # a is like b of the test, d and e like f: to leave out; of the others only <g> is trained on
+    assert (output / 'near_duplicates.txt').read_text() == 'a\nd\ne\n'
+    assert (output / 'control.txt').read_text() == '<g>\n'
+    report = validate(capsys, '--root', root, f'--config.data.exclude={output}/near_duplicates.txt')[1]
     assert report['near_duplicates']['across_split'] == 0
     assert report['splits']['excluded']['images'] == 3
 

@@ -10,7 +10,7 @@ from m2snet_jax.config import find_config, flatten, load_config
 from m2snet_jax.errors import InputError
 
 
-def parse(argv, about, define=None):
+def parse(argv, about, define=None, load=load_config):
     """Parses the command line of a command that takes a config.
 
     `--config=NAME[:variant]` names a file or one of ours, `--config.key=value` changes a key, `none` unsets an optional
@@ -20,6 +20,7 @@ def parse(argv, about, define=None):
         argv: the command's name and its arguments.
         about: shown by `--help`, above the flags.
         define: function that gets a FlagValues and defines the command's own flags in it.
+        load: function from the value of `--config` to the config.
 
     Returns:
         (config, flags, words that are no flags).
@@ -37,7 +38,7 @@ def parse(argv, about, define=None):
         print(values.get_help(include_special_flags=False))
         raise SystemExit(0)
     name, arguments = _take_config(argv)
-    config = load_config(name)
+    config = load(name)
     arguments = _take_none(arguments, config)
     config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=arguments)
     try:

@@ -7,7 +7,9 @@ Problems (status 1): files that are unreadable, empty, without partner or of ano
 values, faulty lists, only empty masks to train on, images that are equal byte for byte across the split or under two
 labels. Warnings (status 0): counts that differ from the published ones, masks that are not clean, full or empty, and
 every pair of near-duplicate images. When every file can be used the data are prepared, with their manifest beside,
-whose hash stands in the score sheets. With --output, DIR gets validate.json and duplicates.html, pairs side by side.
+whose hash stands in the score sheets. With --output, DIR gets validate.json, duplicates.html with pairs side by side,
+and two lists for --config.data.exclude: near_duplicates.txt, training images in one group of near-duplicates with a
+test image, and control.txt, as many others drawn at random, to see what leaving out the first is worth.
 """
 
 import json
@@ -29,7 +31,7 @@ def main(argv):
 def _main(argv):
     def define(values):
         flags.DEFINE_bool('json', False, 'print the whole report as JSON', flag_values=values)
-        flags.DEFINE_string('output', None, 'folder for validate.json and duplicates.html', flag_values=values)
+        flags.DEFINE_string('output', None, 'folder for the files that are written', flag_values=values)
 
     if not any(word.lstrip('-').partition('=')[0] in ('config', 'help', 'h') for word in argv[1:]):
         argv = [argv[0], '--config=folder', *argv[1:]]
@@ -47,6 +49,9 @@ def _main(argv):
         _write(Path(values.output), 'validate.json', json.dumps(report, indent=1) + '\n')
         if report['near_duplicates']['pairs'] and config.data.name != 'phantoms':  # which have no files
             _write(Path(values.output), 'duplicates.html', duplicates_page(report))
+        for name, excluded in report['near_duplicates']['exclude'].items():
+            if excluded:
+                _write(Path(values.output), f'{name}.txt', ''.join(f'{one}\n' for one in excluded))
     print(json.dumps(report) if values.json else _text(report))
     return 1 if report['problems'] else 0
 

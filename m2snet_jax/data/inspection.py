@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from m2snet_jax.data import duplicates, files, records, splits
+from m2snet_jax.data import duplicates, files, leaks, records, splits
 from m2snet_jax.data.datasets import module_of, open_dataset, warnings_of
 from m2snet_jax.errors import InputError
 
@@ -79,7 +79,7 @@ def inspect(config, progress=lambda done, total: None):
         'splits': summaries,
         'problems': unusable + _identical(whole) + _nothing_to_learn(summaries),
         'warnings': warnings_of(source) + _mask_warnings(summaries),
-        'near_duplicates': _compare(whole, source),
+        'near_duplicates': _compare(whole, source, config.data.seed),
         'manifest_hash': dataset and dataset.manifest_hash,
         'manifest': dataset and str(dataset.manifest_path),
     }
@@ -205,16 +205,16 @@ def _named(names):
     return ', '.join(names[:NAMED]) + more
 
 
-def _compare(looks, source):
+def _compare(looks, source, seed):
     """Returns the near-duplicates: every pair by name, and how many there are across the split in use.
 
     Slices of one volume are alike and always on one side, so they are not counted.
     """
     thumbnails = np.stack([look.thumbnail for look in looks]) if looks else np.zeros((0, duplicates.SIDE**2))
-    found = duplicates.near_duplicates(thumbnails)
-    groups = [look.group or number for number, look in enumerate(looks)]
-    found = [pair for pair in found if groups[pair[0]] != groups[pair[1]]]
-    sizes = [size for size in Counter(duplicates.groups(len(looks), found).tolist()).values() if size > 1]
+    volumes = [look.group or number for number, look in enumerate(looks)]
+    found = [pair for pair in duplicates.near_duplicates(thumbnails) if volumes[pair[0]] != volumes[pair[1]]]
+    groups = duplicates.groups(len(looks), found).tolist()
+    sizes = [size for size in Counter(groups).values() if size > 1]
     pairs, leaked, folds = [], defaultdict(set), source.folds
     for first, second, correlation in found:
         look, other = looks[first], looks[second]
@@ -241,6 +241,7 @@ def _compare(looks, source):
         'across_labels': sum(pair['across_labels'] for pair in pairs),
         'across_folds': sum(len({folds[name] for name in pair['names'] if name in folds}) == 2 for pair in pairs),
         'near_training': {split: len(names) for split, names in leaked.items()},
+        'exclude': leaks.exclusion_lists(looks, groups, seed),
     }
 
 

@@ -12,6 +12,7 @@ from m2snet_jax.errors import InputError
 
 FOLDS_FILE = 'folds.csv'
 VALIDATION, EXCLUDED = 'validation', 'excluded'
+NOT_TESTED = ('train', VALIDATION, EXCLUDED)  # every other split is a test set
 
 
 def by_fold(pairs, root, config, problems):

@@ -27,7 +27,7 @@ def compare_runs(first, second, *, resamples=2000, seed=0):
     Raises:
         InputError: no sheets, no test set in common, or other images or other lesions in one.
     """
-    runs = [_read(folder) for folder in (first, second)]
+    runs = [read_scores(folder) for folder in (first, second)]
     table = {}
     for test_set in runs[0]:
         if test_set not in runs[1]:
@@ -92,8 +92,13 @@ def _compare(names, before, after, resamples, seed, folders):
     return {'images': len(names), 'resampled': 'clips' if any(clips) else 'images', 'scores': scores}
 
 
-def _read(folder):
-    """{test set: {image: {'<protocol>/<name>': mean over classes, 'lesion': pixels}}}."""
+def read_scores(folder):
+    """Reads every image's scores from the sheets of a run or an evaluation.
+
+    Returns:
+        {test set: {image: {'<protocol>/<name>': mean over classes, 'lesion': pixels of it, 'false': pixels of false
+        alarm}}}.
+    """
     rows = {}
     for row in read_per_image(folder):
         rows.setdefault(row['set'], {}).setdefault(row['name'], []).append(row)
@@ -102,6 +107,7 @@ def _read(folder):
         test_set: {
             name: {key: float(np.mean([float(one[key]) for one in classes])) for key in columns}
             | {'lesion': sum(float(one['hard/TP']) + float(one['hard/FN']) for one in classes)}
+            | {'false': sum(float(one['hard/FP']) for one in classes)}
             for name, classes in images.items()
         }
         for test_set, images in rows.items()

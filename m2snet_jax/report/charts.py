@@ -17,7 +17,7 @@ def line_chart(series, x_label, y_label, *, x_range=None, y_range=None, diagonal
     """Lines.
 
     Args:
-        series: [(name, x [N], y [N])]; points that are not finite are left out.
+        series: [(name, x [N], y [N])]; points that are not finite are left out. Lines of one name look alike.
         x_label, y_label: what the axes show.
         x_range, y_range: (low, high), by default what the data span.
         diagonal: also draw the line from corner to corner, which a perfect curve would follow.
@@ -34,12 +34,14 @@ def line_chart(series, x_label, y_label, *, x_range=None, y_range=None, diagonal
         across = place.x(x)
         parts.append(f'<path class="guide" d="M{across:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
         parts.append(f'<text x="{across + 4:.1f}" y="{HEIGHT - BOTTOM - 6}">{escape(text)}</text>')
-    for index, (_, x, y) in enumerate(series):
+    names = list(dict.fromkeys(name for name, _, _ in series))
+    for name, x, y in series:
+        index = names.index(name)
         step = max(1, math.ceil(len(x) / POINTS))
         dots = ''.join(f'<circle class="s{index} dot" cx="{place.x(a):.1f}" cy="{place.y(b):.1f}" r="3"/>' for a, b in
                        zip(x, y, strict=True)) if len(x) <= 12 else ''  # fmt: skip
         parts.append(f'<path class="s{index} line" d="{place.path(x[::step], y[::step])}"/>{dots}')
-    return _svg(parts, y_label, x_label) + _legend([name for name, _, _ in series])
+    return _svg(parts, y_label, x_label) + _legend(names)
 
 
 def histogram(values, x_label, y_label, *, bins=20, x_range=(0.0, 1.0)):
@@ -61,6 +63,32 @@ def histogram(values, x_label, y_label, *, bins=20, x_range=(0.0, 1.0)):
             f'<text x="{across + shift:.1f}" y="{TOP + 12}" text-anchor="{side}">mean {values.mean():.3f}</text>'
         )
     return _svg(parts, y_label, x_label)
+
+
+def intervals(rows, x_label):
+    """Dots with bars on both sides, one a row, and marks at 0; as tall as the rows need.
+
+    Args:
+        rows: [(name, figure, low, high)]; low and high are None where there is no interval.
+        x_label: what the axis shows.
+    """
+    values = [value for row in rows for value in row[1:] if value is not None] + [0.0]
+    margin = 0.05 * (max(values) - min(values)) or 0.01
+    place = _Frame((min(values) - margin, max(values) + margin), (0, 1))
+    foot = TOP + 44 * len(rows)
+    parts = []
+    for value in _ticks(*place.x_range):
+        parts.append(f'<text x="{place.x(value):.1f}" y="{foot + 17}" text-anchor="middle">{value:g}</text>')
+    for number, (name, figure, low, high) in enumerate(rows):
+        y = TOP + 44 * number
+        parts.append(f'<text x="{LEFT}" y="{y + 13}">{escape(name)}</text>')
+        parts.append(f'<path class="guide" d="M{place.x(0):.1f} {y + 17}V{y + 36}"/>')
+        if low is not None:
+            parts.append(f'<path class="s0 line" d="M{place.x(low):.1f} {y + 26}H{place.x(high):.1f}"/>')
+        parts.append(f'<circle class="bar" cx="{place.x(figure):.1f}" cy="{y + 26}" r="5"/>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{foot + 36}" text-anchor="middle">{escape(x_label)}</text>')
+    return _svg(parts, x_label, 'runs compared', height=foot + 44)
 
 
 def scatter(x, y, x_label, y_label, *, y_range=(0.0, 1.0)):
@@ -132,9 +160,9 @@ def _span(values):
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _svg(parts, *labels):
+def _svg(parts, *labels, height=HEIGHT):
     title = escape(' against '.join(labels))
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
+    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
 
 
 def _legend(names):

@@ -1,0 +1,82 @@
+"""BUSI, reduced: does it learn what the released program learns, what are leaks worth, and what does each quirk cost?
+
+    python -m m2snet_jax study --config=configs/studies/busi.py --root=/path/to/busi --workdir=runs/study-busi
+
+The recipe is `busi.py:small`: the released one at 128 pixels for 14 epochs, from random weights. Test images are those
+of fold 0 in every run. `docs/reproduction.md` says what is asked, how, and what came out.
+
+The leaks: `busi_near_duplicates.txt` names the 26 training images of fold 0 that are in one group of near-duplicates
+(correlation 0.98 at 64×64 pixels) with a test image, `busi_control.txt` 26 others of the same labels, drawn at random.
+Both were written by
+
+    python -m m2snet_jax validate --config=busi:small --root=/path/to/busi --output=look
+
+from the published set with every image averaged down to at most 256 pixels and the folds of the `folds.csv` beside it.
+With other folds, or images at another size, make them anew.
+"""
+
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def get_study():
+    """Returns the study; what the entries mean stands in m2snet_jax/study.py."""
+    return {
+        'config': 'busi:small',
+        'about': 'M²SNet and its quirks on breast ultrasound (BUSI) at 128 pixels, 14 epochs from random weights.',
+        'seeds': (0, 1),
+        'folds': (0,),
+        'variants': [
+            {
+                'name': 'm2snet',
+                'about': 'M²SNet by the released recipe, scaled down.',
+                'seeds': (0, 1, 2, 3),
+                'reference': 'm2snet',
+            },
+            {
+                'name': 'no_near_duplicates',
+                'about': 'Trained without the images that are near-duplicates of test images.',
+                'changes': {'data.exclude': HERE / 'busi_near_duplicates.txt'},
+                'against': 'control',
+            },
+            {
+                'name': 'control',
+                'about': 'Trained without as many other images, drawn at random.',
+                'changes': {'data.exclude': HERE / 'busi_control.txt'},
+            },
+            {
+                'name': 'msnet',
+                'about': 'MSNet in place of M²SNet.',
+                'changes': {'model.name': 'msnet'},
+                'reference': 'msnet',
+            },
+            {
+                'name': 'recalibrated',
+                'about': 'The weights of m2snet as they are, running statistics taken anew over 60 training batches.',
+                'seeds': (0, 1, 2, 3),
+                'weights_of': 'm2snet',
+                'changes': {'steps': 1, 'optimizer.peak': 0.0, 'recalibrate': 60},
+            },
+            {
+                'name': 'weighted_bce',
+                'about': "Cross-entropy weighted by the distance from edges, as in the paper's text.",
+                'changes': {'loss.bce': 'weighted'},
+            },
+            {
+                'name': 'encoder_tenth',
+                'about': "The encoder at a tenth of the rate, as in the paper's text.",
+                'changes': {'optimizer.encoder_factor': 0.1},
+            },
+            {
+                'name': 'frozen_stem',
+                'about': 'The stem of the encoder left at its initial weights, as the released filter meant.',
+                'changes': {'optimizer.freeze_stem': True},
+            },
+            {
+                'name': 'one_size',
+                'about': 'Every training batch at 128 pixels.',
+                'changes': {'data.sizes': (128,)},
+            },
+        ],
+    }

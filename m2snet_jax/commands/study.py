@@ -1,0 +1,74 @@
+"""Trains the variants of a study, one run after the other, and shows what differs, by how much, and how sure that is.
+
+python -m m2snet_jax study --config=configs/studies/NAME.py [--root=DATA] [--workdir=DIR] [--config.key=value …]
+python -m m2snet_jax study --config=… --workdir=DIR --table          the table of what is finished, nothing trained
+
+A study file names variants of a config with their seeds and folds, the most important first (see m2snet_jax/study.py).
+Each is an ordinary run in DIR/VARIANT/fold<F>-seed<S>. The same command again goes on where it was: finished runs are
+left alone. `--config.key=value` changes a key of all variants. After each run DIR gets the table so far: study.json,
+and study.html with intervals, losses and published figures. With --reference the table also holds the scores of another
+program: FILE.json, one a run, with model, fold, seed, per_image {name: [Dice, IoU, MAE]}, and where known
+loss_per_epoch and seconds.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from m2snet_jax.commands import parse, run
+from m2snet_jax.errors import InputError
+from m2snet_jax.study import base_config, cells_of, check_folder, load_study
+
+
+def main(argv):
+    """Runs the command; returns its exit status: 0 done, 1 a run failed, 2 could not start."""
+    return run(_main, argv)
+
+
+def _main(argv):
+    def define(values):
+        default = 'the folder of the study; by default runs/study-NAME'
+        flags.DEFINE_string('workdir', None, default, flag_values=values)
+        flags.DEFINE_bool('table', False, 'show the table of what is finished, train nothing', flag_values=values)
+        flags.DEFINE_string('reference', None, "folder of another program's scores, JSON files", flag_values=values)
+
+    def load(name):
+        studies.append(load_study(name))
+        return base_config(studies[0])
+
+    studies = []
+    config, values, words = parse(argv, __doc__, define, load)
+    if words:
+        raise InputError(f'{words[0]}: not understood; flags start with --')
+    (study,) = studies
+    workdir = Path(values.workdir or f'runs/study-{study.name}')
+    cells = cells_of(study, config, workdir)
+    print(f'folder of the study: {workdir}', file=sys.stderr, flush=True)
+
+    from m2snet_jax.evaluation.runs import read_references
+    from m2snet_jax.evaluation.study import study_table
+    from m2snet_jax.evaluation.study_text import text
+    from m2snet_jax.report.study import write_study
+
+    references = None if values.reference is None else read_references(values.reference)
+    failures = []
+    if values.table:
+        for cell in cells:
+            check_folder(cell)
+        if not workdir.is_dir():
+            raise InputError(f'--workdir={workdir}: no such folder; without --table the study is run there')
+    else:
+        from m2snet_jax import mesh
+
+        mesh.use_compilation_cache()
+        from m2snet_jax.training.study import run_study
+
+        failures = run_study(cells, lambda: write_study(study_table(study, cells, references), workdir))
+    table = study_table(study, cells, references)
+    if workdir.is_dir():
+        write_study(table, workdir)
+    print(text(table))
+    for line in failures:
+        print(f'error: {line}', file=sys.stderr)
+    return 1 if failures else 0

@@ -1,0 +1,399 @@
+"""Study files, their cells, and the table that is made of runs that are finished."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from m2snet_jax import InputError
+from m2snet_jax.__main__ import main
+from m2snet_jax.config import flatten, to_json
+from m2snet_jax.evaluation import study as tables
+from m2snet_jax.evaluation.comparison import MEANS
+from m2snet_jax.evaluation.runs import epoch_losses, read_references, training_seconds
+from m2snet_jax.evaluation.study import study_table
+from m2snet_jax.evaluation.study_text import text
+from m2snet_jax.metrics.seeds import seeds_and_images
+from m2snet_jax.metrics.statistics import bootstrap_mean
+from m2snet_jax.report.study import write_study
+from m2snet_jax.study import base_config, cells_of, check_folder, load_study
+
+SIZE = 100  # pixels of a made-up image, of which ten are lesion
+
+
+def write_file(folder, body):
+    path = folder / 'mine.py'
+    path.write_text(f'def get_study():\n    return {body!r}\n')
+    return str(path)
+
+
+def study_of(folder, variants, **more):
+    """The study of a file with these variants and its cells."""
+    study = load_study(write_file(folder, {'config': 'quickstart', 'about': 'A <try>.', 'variants': variants, **more}))
+    return study, cells_of(study, base_config(study), folder / 'runs')
+
+
+def variants(*names, **common):
+    return [
+        {'name': name, 'about': f'About {name}.', 'changes': {'batch': 2 + k}, **common} for k, name in enumerate(names)
+    ]
+
+
+def write_run(cell, dice, names=None, lesion_free=2, log=True):
+    """Writes what a finished run leaves: Dice of every image, IoU half of it, and two images without a lesion."""
+    (cell.folder / 'scores').mkdir(parents=True)
+    names = names or [f'image{k}' for k in range(len(dice))]
+    rows = []
+    for number, (name, value) in enumerate(
+        zip([*names, *(f'free{k}' for k in range(lesion_free))], [*dice, *[0.0] * lesion_free], strict=True)
+    ):
+        row = {f'{protocol}/{key}': value / 2 for protocol, keys in MEANS.items() for key in keys}
+        row |= {'set': 'test', 'name': name, 'class': 1, 'hard/Dice': value, 'reference/Dice': value}
+        free = number >= len(dice)
+        rows.append(row | {'hard/TP': 0 if free else 10, 'hard/FN': 0, 'hard/FP': int(name == 'free0')})
+    with (cell.folder / 'scores' / 'per_image.csv').open('w', newline='') as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    (cell.folder / 'config.json').write_text(json.dumps({'config': to_json(cell.config), 'manifest_hash': 'x'}))
+    if log:
+        lines = [{'step': 3, 'epoch': 0.75, 'loss': 4.0, 'images_per_second': 2.0, 'compile': 5.0}]
+        lines += [{'step': 8, 'epoch': 2.0, 'loss': 2.0, 'images_per_second': 1.0, 'compile': 0.0}]
+        (cell.folder / 'metrics.jsonl').write_text(''.join(json.dumps(one) + '\n' for one in lines) + '{"step": 9, ')
+    (cell.folder / 'scores' / 'summary.json').write_text('{"step": 8}')
+
+
+def test_the_study_of_busi_in_the_order_of_importance():
+    study = load_study('configs/studies/busi.py' if Path('configs/studies/busi.py').exists() else 'busi')
+    cells = cells_of(study, base_config(study), '/runs')
+    names = ['m2snet', 'no_near_duplicates', 'control', 'msnet', 'recalibrated', 'weighted_bce', 'encoder_tenth',
+             'frozen_stem', 'one_size']  # fmt: skip
+    assert [variant.name for variant in study.variants] == names
+    assert [str(cell.folder) for cell in cells[:5]] == [
+        *(f'/runs/m2snet/fold0-seed{seed}' for seed in range(4)), '/runs/no_near_duplicates/fold0-seed0'
+    ]  # fmt: skip
+    first = flatten(cells[0].config)
+    by_variant = {cell.variant: flatten(cell.config) for cell in cells if cell.seed == 0}
+    changed = {
+        name: {key: value for key, value in config.items() if value != first[key]}
+        for name, config in by_variant.items()
+    }
+    lists = {Path(changed[name].pop('data.exclude')).name: name for name in ('no_near_duplicates', 'control')}
+    assert lists == {'busi_near_duplicates.txt': 'no_near_duplicates', 'busi_control.txt': 'control'}
+    assert changed == {
+        'm2snet': {}, 'no_near_duplicates': {}, 'control': {}, 'msnet': {'model.name': 'msnet'},
+        'recalibrated': {
+            'steps': 1, 'optimizer.peak': 0.0, 'recalibrate': 60, 'model.weights': '/runs/m2snet/fold0-seed0'
+        },
+        'weighted_bce': {'loss.bce': 'weighted'}, 'encoder_tenth': {'optimizer.encoder_factor': 0.1},
+        'frozen_stem': {'optimizer.freeze_stem': True}, 'one_size': {'data.sizes': (128,)},
+    }  # fmt: skip
+
+
+def test_the_lists_of_the_study_of_busi_have_as_many_of_each_label_and_none_in_common():
+    study = load_study('busi')
+    paths = [one.changes['data.exclude'] for one in study.variants if 'data.exclude' in one.changes]
+    near, control = (Path(path).read_text().splitlines() for path in paths)
+    assert len(set(near)) == len(set(control)) == 26
+    assert not set(near) & set(control)
+    labels = [sorted(name.split()[0] for name in names) for names in (near, control)]
+    assert labels[0] == labels[1]
+
+
+def test_bare_names_and_the_quickstart():
+    study = load_study('quickstart')
+    cells = cells_of(study, base_config(study), 'runs')
+    assert [cell.folder for cell in cells][:2] == [Path('runs/m2snet/seed0'), Path('runs/m2snet/seed1')]
+    assert cells[2].source.folder == Path('runs/m2snet/seed0')
+
+
+def test_equal_cells_share_a_folder(tmp_path):
+    mine = [*variants('a', 'b', seeds=(0, 1)), {'name': 'again', 'about': '', 'changes': {'batch': 2}, 'seeds': (1, 2)}]
+    study, cells = study_of(tmp_path, mine, changes={'data.root': str(tmp_path)})
+    folders = [str(cell.folder.relative_to(tmp_path / 'runs')) for cell in cells]
+    assert folders == ['a/seed0', 'a/seed1', 'b/seed0', 'b/seed1', 'a/seed1', 'again/seed2']
+    write_run(cells[1], [0.5, 0.6])
+    table = study_table(study, cells)
+    assert table['runs'] == {'finished': 1, 'all': 5}
+    assert table['variants'][2]['same_as'] == ['a, seed 1']
+    assert table['variants'][2]['finished'] == ['again, seed 1']
+
+
+@pytest.mark.parametrize(
+    ('entry', 'words'),
+    [
+        ({'changes': {'optimizer.paek': 1.0}}, "variant 'x': no such key optimizer.paek; did you mean optimizer.peak?"),
+        ({'changes': {'batch': 'many'}}, "variant 'x': batch='many' does not fit"),
+        ({'changes': {'batch': 0}}, "variant 'x': --config.batch=0: must be at least 1"),
+        ({'changes': {'seed': 3}}, "variant 'x': changes seed or data.fold"),
+        ({'overrides': {}}, "variant 'x' has an unknown entry 'overrides'"),
+        ({'weights_of': 'later'}, "variant 'x': weights_of names 'later', which is no earlier variant"),
+        ({'weights_of': 'first', 'seeds': (5,)}, "variant 'x': has seeds or folds on which first is not trained"),
+        ({'against': 'nobody'}, "variant 'x': against names 'nobody', no such variant"),
+        ({'name': 'first'}, "variant 'first' stands there twice"),
+        ({'name': '../x'}, "variant '../x': a name has letters"),
+        ({'seeds': ()}, "variant 'x': has no seeds or no folds"),
+        ({'seeds': 3}, 'not a study (TypeError'),
+    ],
+)
+def test_mistakes_in_a_study_file_are_one_line_that_names_the_variant(tmp_path, capsys, entry, words):
+    mine = [{'name': 'first', 'about': ''}, {'name': 'x', 'about': '', **entry}]
+    path = write_file(tmp_path, {'config': 'quickstart', 'about': '', 'variants': mine})
+    assert main(['m2snet_jax', 'study', f'--config={path}', f'--workdir={tmp_path}/runs']) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+    assert not (tmp_path / 'runs').exists()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (
+            ['--config=nowhere.py'],
+            '--config=nowhere.py: no such file; give a path or one of busi, busi_full, kvasir, quickstart',
+        ),
+        (['--config=configs/kvasir.py'], 'has no function get_study()'),
+        (['--config=quickstart:small'], 'has no variants'),
+        (['--config=quickstart', '--config.optimizer.paek=1'], 'did you mean optimizer.peak?'),
+        (['--config=quickstart', '--reference=nowhere'], '--reference=nowhere: holds no JSON files with per_image'),
+        (['--config=quickstart', '--workdir=nowhere', '--table'], '--workdir=nowhere: no such folder'),
+        (['--config=quickstart', 'word'], 'word: not understood'),
+        ([], '--config is missing'),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments, words, capsys, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    assert main(['m2snet_jax', 'study', *arguments]) == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+    assert not Path('nowhere').exists()
+
+
+def test_a_study_is_no_config(capsys):
+    path = Path(__file__).parent.parent / 'configs/studies/busi.py'
+    assert main(['m2snet_jax', 'train', f'--config={path}']) == 2
+    assert 'it is a study, for the command study' in capsys.readouterr().err
+
+
+def test_a_folder_with_another_run_is_refused(tmp_path):
+    _, cells = study_of(tmp_path, variants('a', 'b'))
+    write_run(cells[0], [0.5])
+    check_folder(cells[0])
+    recorded = json.loads((cells[0].folder / 'config.json').read_text())
+    del recorded['config']['optimizer']['freeze_stem']  # as if that key had come later
+    (cells[0].folder / 'config.json').write_text(json.dumps(recorded))
+    check_folder(cells[0])
+    recorded['config']['optimizer']['peak'] = 0.3
+    (cells[0].folder / 'config.json').write_text(json.dumps(recorded))
+    with pytest.raises(InputError, match=r'a/seed0: holds a run of another config, changed: optimizer\.peak 0\.3 → '):
+        check_folder(cells[0])
+
+
+def test_means_and_differences_are_those_of_the_scores(tmp_path):
+    rng = np.random.default_rng(0)
+    study, cells = study_of(tmp_path, variants('a', 'b', seeds=(0, 1, 2), folds=(0, 1)))
+    dice = rng.random((2, 3, 2, 5))  # variant, seed, fold, image
+    for cell, values in zip(cells, dice.reshape(12, 5), strict=True):
+        order = rng.permutation(5)  # of the rows, which must not matter
+        write_run(cell, values[order], [f'fold{cell.fold}_{k}' for k in order])
+    entry = study_table(study, cells)['test_sets']['test']
+    for row, values in zip(entry['rows'], dice, strict=True):
+        by_seed = values.reshape(3, 10).mean(1)
+        assert row['scores']['hard/Dice']['mean'] == pytest.approx(by_seed.mean())
+        assert row['scores']['hard/Dice']['deviation'] == pytest.approx(by_seed.std(ddof=1))
+        assert list(row['scores']['hard/Dice']['seeds'].values()) == pytest.approx(list(by_seed))
+        assert row['scores']['hard/IoU']['mean'] == pytest.approx(by_seed.mean() / 2)
+        assert row['scores']['reference/Dice']['mean'] == pytest.approx(
+            by_seed.mean() * 10 / 12
+        )  # and two free of lesions
+        assert row['scores']['lesion_free/false_positive_share']['mean'] == 0.5
+    (row,) = entry['differences']
+    found, (before, after) = row['scores']['hard/Dice'], dice.reshape(2, 3, 10)
+    assert (row['name'], row['against'], found['paired'], found['seeds']) == ('b', 'a', True, [3, 3])
+    assert found['difference'] == pytest.approx(after.mean() - before.mean())
+    expected = seeds_and_images(before, after, paired=True)
+    assert (found['low'], found['high']) == pytest.approx((expected['low'], expected['high']), abs=0.02)
+    assert found['by_seeds'] == pytest.approx(expected['by_seeds'])
+
+
+def test_what_is_compared_while_a_study_is_under_way(tmp_path):
+    study, cells = study_of(tmp_path, [*variants('a', 'b', seeds=(0, 1), folds=(0, 1))])
+    by_place = {(cell.variant, cell.seed, cell.fold): cell for cell in cells}
+    table = study_table(study, cells)
+    assert table['test_sets'] == {}
+    assert '0 of 8 runs finished' in text(table)
+    write_run(by_place['a', 0, 0], [0.5, 0.6], ['p', 'q'])
+    write_run(by_place['a', 0, 1], [0.7, 0.8], ['r', 's'])
+    write_run(by_place['a', 1, 0], [0.9, 0.9], ['p', 'q'])
+    write_run(by_place['b', 0, 1], [0.1, 0.2], ['r', 's'])
+    entry = study_table(study, cells)['test_sets']['test']
+    mean_of_a, mean_of_b = (row['scores']['hard/Dice'] for row in entry['rows'])
+    assert (mean_of_a['mean'], mean_of_a['seeds'], mean_of_a['deviation']) == (pytest.approx(0.65), {'0': 0.65}, None)
+    assert mean_of_b['mean'] == pytest.approx(0.15)
+    found = entry['differences'][0]['scores']['hard/Dice']  # on fold 1, which both have
+    assert (found['difference'], found['images'], found['low'], found['by_seeds']) == (
+        pytest.approx(-0.6),
+        2,
+        None,
+        None,
+    )
+    assert '(too few seeds)' in text(study_table(study, cells))
+
+
+def test_other_images_are_not_compared(tmp_path):
+    study, cells = study_of(tmp_path, variants('a', 'b'))
+    write_run(cells[0], [0.5, 0.6])
+    write_run(cells[1], [0.5, 0.6], ['image0', 'stranger'], lesion_free=0)
+    table = study_table(study, cells)
+    assert table['test_sets']['test']['differences'] == []
+    assert 'not compared, for they test other images: b − a' in text(table)
+
+
+def test_seeds_of_one_variant_with_other_images_are_refused(tmp_path):
+    study, cells = study_of(tmp_path, variants('a', seeds=(0, 1)))
+    write_run(cells[0], [0.5, 0.6])
+    write_run(cells[1], [0.5, 0.6], ['image0', 'stranger'])
+    with pytest.raises(InputError, match='seed 1 was scored on other images of test'):
+        study_table(study, cells)
+
+
+def test_folds_that_are_dealt_otherwise_are_compared_once_all_are_tested(tmp_path):
+    study, cells = study_of(tmp_path, variants('a', 'b', folds=(0, 1)))
+    names = [['p', 'q'], ['r', 's'], ['s', 'p'], ['q', 'r']]
+    for number, cell in enumerate(cells[:3]):
+        write_run(cell, [0.1, 0.5], names[number])
+    assert study_table(study, cells)['test_sets']['test']['not_compared'] == []
+    assert study_table(study, cells)['test_sets']['test']['differences'][0]['scores'].keys() == {
+        'lesion_free/false_positive_share'
+    }
+    write_run(cells[3], [0.9, 0.5], names[3])
+    entry = study_table(study, cells)['test_sets']['test']
+    assert entry['rows'][1]['scores']['hard/Dice']['images'] == 4
+    found = entry['differences'][0]['scores']['hard/Dice']
+    assert (found['difference'], found['images']) == (pytest.approx(0.2), 4)
+
+
+def test_time_and_losses_from_the_log(tmp_path):
+    _, (cell,) = study_of(tmp_path, variants('a'))
+    write_run(cell, [0.5])
+    assert training_seconds(cell.folder) == 3 * 2 / 2.0 + 5 + 5 * 2 / 1.0
+    assert epoch_losses(cell.folder) == pytest.approx([0.75 * 4 + 0.25 * 2, 2.0])
+    assert training_seconds(tmp_path) is None
+    assert epoch_losses(tmp_path) == []
+
+
+def reference_files(folder, seeds=4):
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for seed in range(seeds):
+        run = {
+            'model': 'theirs', 'fold': 0, 'seed': seed, 'seconds': 60, 'loss_per_epoch': [1.0, 0.5],
+            'per_image': {f'image{k}': rng.random(3).tolist() for k in range(6)},
+        }  # fmt: skip
+        (folder / f'theirs_{seed}.json').write_text(json.dumps(run))
+    (folder / 'other.json').write_text('{"Dice": 0.5}')
+    return folder
+
+
+def test_another_programs_scores_stand_beside(tmp_path):
+    mine = variants('a', seeds=(0, 1, 2), folds=(0,), reference='theirs')
+    study, cells = study_of(tmp_path, mine)
+    for cell in cells:
+        write_run(cell, np.linspace(0.1, 0.9, 6) + 0.01 * cell.seed)
+    references = read_references(reference_files(tmp_path / 'theirs'))
+    table = study_table(study, cells, references)
+    theirs = np.array(
+        [[image['hard/Dice'] for image in run['images'].values()] for run in references['theirs'].values()]
+    )
+    row = table['test_sets']['test']['rows'][1]
+    assert (row['name'], row['scores']['hard/Dice']['mean']) == ('reference theirs', pytest.approx(theirs.mean()))
+    assert row['scores'].keys() == {'hard/Dice', 'hard/IoU', 'hard/MAE'}
+    (difference,) = table['test_sets']['test']['differences']
+    found = difference['scores']['hard/Dice']
+    assert found['difference'] == pytest.approx(0.51 - theirs.mean(), abs=1e-9)
+    assert (found['seeds'], found['paired'], difference['against']) == ([4, 3], False, 'reference theirs')
+    assert table['references'] == [{'name': 'reference theirs', 'runs': 4, 'seconds': 60.0}]
+    write_study(table, tmp_path / 'runs')
+    page = (tmp_path / 'runs' / 'study.html').read_text()
+    assert page.count('class="s0 line"') >= 3  # a line for each of our seeds
+    assert page.count('class="s1 line"') >= 4
+    assert 'A &lt;try&gt;.' in page
+    assert 'href="a/fold0-seed0/report.html"' in page
+    assert not any(word in page for word in ('<script', 'http://', 'src="http', '@import'))
+    assert json.loads((tmp_path / 'runs' / 'study.json').read_text())['study'] == 'mine'
+    (tmp_path / 'theirs' / 'theirs_0.json').write_text(
+        '{"model": "theirs", "seed": 0, "per_image": {"image0": [1, 2]}}'
+    )
+    with pytest.raises(InputError, match=r'theirs_0\.json: no scores of a run'):
+        read_references(tmp_path / 'theirs')
+
+
+def test_published_figures_stand_beside(tmp_path):
+    study, cells = study_of(tmp_path, variants('a'), changes={'data.name': 'busi'})
+    write_run(cells[0], [0.5, 0.6])
+    table = study_table(study, cells)
+    assert table['test_sets']['test']['published']['hard/Dice']['M²SNet']['figure'] == '.7921±.0138'
+    assert '.7921±.0138' in text(table)
+    write_study(table, tmp_path)
+    assert '.7921±.0138' in (tmp_path / 'study.html').read_text()
+
+
+def test_the_table_alone_trains_nothing(tmp_path, capsys, monkeypatch):
+    path = write_file(tmp_path, {'config': 'quickstart', 'about': '', 'variants': variants('a', 'b')})
+    study = load_study(path)
+    write_run(cells_of(study, base_config(study), tmp_path / 'runs')[0], [0.5, 0.6])
+    arguments = ['m2snet_jax', 'study', f'--config={path}', f'--workdir={tmp_path}/runs', '--table']
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert '1 of 2 runs finished' in out
+    assert '0.5500' in out
+    assert not (tmp_path / 'runs/b').exists()
+    monkeypatch.setattr(tables, 'RESAMPLES', 2)
+    assert main([*arguments, '--config.batch=9']) == 0  # each variant has a batch of its own
+    assert main([*arguments, '--config.epochs=9']) == 2
+    assert 'changed: epochs 12 → 9' in capsys.readouterr().err
+
+
+def test_the_interval_is_welchs_joined_with_the_bootstraps():
+    rng = np.random.default_rng(2)
+    first, second = rng.random((4, 30)), rng.random((2, 30))
+    found = seeds_and_images(first, second, resamples=500, seed=1)
+    welch = stats.ttest_ind(second.mean(1), first.mean(1), equal_var=False).confidence_interval(0.95)
+    low, high = bootstrap_mean(second.mean(0) - first.mean(0), resamples=500, seed=1)
+    difference = second.mean() - first.mean()
+    assert found['difference'] == pytest.approx(difference)
+    assert found['by_images'] == (low, high)
+    assert found['low'] == pytest.approx(difference - np.hypot(difference - welch.low, difference - low))
+    assert found['high'] == pytest.approx(difference + np.hypot(welch.high - difference, high - difference))
+    paired = seeds_and_images(first[:2], second, paired=True, resamples=500)
+    t = stats.ttest_rel(second.mean(1), first[:2].mean(1)).confidence_interval(0.95)
+    assert paired['by_seeds'] == pytest.approx((t.high - t.low) / 2)
+    assert np.isnan(seeds_and_images(first, second[:1])['low'])
+
+
+@pytest.mark.parametrize(
+    ('seeds', 'paired', 'spread'),
+    [
+        ((4, 4), True, (0.05, 0.05, 0.2)),  # as seen: seeds move more than images, most is special to both
+        ((4, 4), True, (0.0, 0.2, 0.05)),  # images alone
+        ((4, 2), False, (0.05, 0.0, 0.001)),  # seeds alone
+        ((4, 2), False, (0.01, 0.1, 0.1)),
+    ],
+)
+def test_the_interval_covers_the_truth_in_19_of_20_studies_or_more(seeds, paired, spread):
+    rng, studies, held = np.random.default_rng(0), 300, 0
+    of_seed, of_image, of_both = spread
+    for number in range(studies):
+        easy = rng.normal(0.6, 0.2, 40)
+        runs = [
+            easy
+            + rng.normal(0, of_image / np.sqrt(2), 40)
+            + rng.normal(0, of_seed, (count, 1))
+            + rng.normal(0, of_both, (count, 40))
+            for count in seeds
+        ]
+        found = seeds_and_images(*runs, paired=paired, resamples=200, seed=number)
+        held += found['low'] <= 0 <= found['high']
+    assert held / studies >= 0.93  # two standard errors of 300 draws below 0.955
