@@ -83,10 +83,17 @@ class Predictor:
         self.step, self._compiled, self._lock = make_predict_step(self._graph), {}, threading.Lock()
         self.size, self.classes, self.config = size, model.output1.kernel.shape[-1], config
 
+    @property
+    def model(self):
+        """The model itself, in evaluation mode; a new object each time, which shares the arrays."""
+        model = nnx.merge(self._graph, *self.state)
+        model.eval()
+        return model
+
     @functools.cached_property
     def model_hash(self):
         """SHA-256 of the weights, see `weights.names.model_hash`; the same from whatever kind of file they come."""
-        return model_hash(nnx.merge(self._graph, *self.state))
+        return model_hash(self.model)
 
     def __call__(self, image):
         """Returns float32 `[H, W]`, or `[H, W, classes]` for several classes, in [0, 1], at the image's own size.
@@ -157,8 +164,9 @@ def _resized(probability, height, width):
     return maps[0] if len(maps) == 1 else np.stack(maps, -1)
 
 
+@functools.cache
 def make_predict_step(graph):
-    """Returns the jitted `predict_step(params, batch_stats, images)`.
+    """Returns the jitted `predict_step(params, batch_stats, images)`, one for equal graphs: it is compiled once.
 
     Images `[B, S, S, 3]`, normalised for the test path → probabilities `[B, S, S, C]`, at least float32, in evaluation
     mode.

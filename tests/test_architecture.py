@@ -26,6 +26,8 @@ HOMES = {
     'grain': ('data/',),
     'tensorflow_datasets': ('data/',),
     'tensorboardX': ('training/logs.py',),
+    'wandb': ('training/logs.py',),
+    'gradio': ('commands/demo.py',),
     'safetensors': ('weights/',),
     'gdown': ('data/download.py',),
     'jax.sharding': ('mesh.py',),

@@ -13,7 +13,8 @@ from m2snet_jax.config import to_json
 from m2snet_jax.data.datasets import Dataset
 from m2snet_jax.evaluation import evaluate, write_summary
 from m2snet_jax.evaluation.table import text
-from m2snet_jax.report import charts, write_report
+from m2snet_jax.plot import charts
+from m2snet_jax.report import write_report
 
 NASTY = '<script>alert(1)</script> & "more"'
 

@@ -16,7 +16,7 @@ from m2snet_jax.evaluation.scoring import score_files, score_maps
 from m2snet_jax.evaluation.sheet import write_sheets
 from m2snet_jax.images import write_png
 from m2snet_jax.metrics.workers import in_processes
-from m2snet_jax.plot import overlay
+from m2snet_jax.plot import case_panels, overlay
 from m2snet_jax.predictor import released_map
 
 
@@ -32,9 +32,9 @@ def evaluate(predict, dataset, config, mesh, workdir):
             them (`<name>_<class>.png` for several classes), overlays of the first few.
 
     Returns:
-        (scores, overlays): {'<set>/<protocol>/<name>': figure} and {'<set>/<name>': uint8 [H, W, 3]}.
+        (scores, panels): {'<set>/<protocol>/<name>': figure} and {'<set>/<name>': the first few as `case_panels`}.
     """
-    results, overlays, workdir = {}, {}, Path(workdir)
+    results, panels, workdir = {}, {}, Path(workdir)
 
     def predicted(test_set, source, names):
         for number, (example, maps) in enumerate(_maps(predict, source, config, mesh)):
@@ -43,9 +43,9 @@ def evaluate(predict, dataset, config, mesh, workdir):
             for path, levels in zip(paths, np.moveaxis(maps, -1, 0), strict=True):
                 _write(path, levels)
             if number < config.log.images:
-                drawn = overlay(example['original'], _lesion(example['mask'], config.data.classes), maps.max(-1))
-                overlays[f'{test_set}/{example["name"]}'] = drawn
-                _write(workdir / 'overlays' / test_set / f'{example["name"]}.png', drawn)
+                case = example['original'], _lesion(example['mask'], config.data.classes), maps.max(-1)
+                panels[f'{test_set}/{example["name"]}'] = case_panels(*case)
+                _write(workdir / 'overlays' / test_set / f'{example["name"]}.png', overlay(*case))
             yield maps, example['mask'], config.data.classes
 
     for test_set, source in dataset.tests.items():
@@ -54,7 +54,7 @@ def evaluate(predict, dataset, config, mesh, workdir):
         paths = [map_paths(workdir / 'maps' / test_set, name, config.data.classes) for name in names]
         results[test_set] = list(zip(range(len(names)), names, paths, images, strict=True))
     about = {'manifest_hash': dataset.manifest_hash}
-    return write_sheets(results, dataset.tests, config, workdir, about), overlays
+    return write_sheets(results, dataset.tests, config, workdir, about), panels
 
 
 def evaluate_maps(found, tests, config, workdir, about):
@@ -82,6 +82,14 @@ def evaluate_maps(found, tests, config, workdir, about):
                 results[test_set].append((*member, image))
     results = {test_set: rows for test_set, rows in results.items() if rows}
     return write_sheets(results, tests, config, Path(workdir), about), faults
+
+
+def sample_panels(predict, source, config, mesh):
+    """Returns {name: `case_panels`} of the first `log.images` examples of `source`; arguments as in `evaluate`."""
+    return {
+        example['name']: case_panels(example['original'], _lesion(example['mask'], config.data.classes), maps.max(-1))
+        for example, maps in itertools.islice(_maps(predict, source, config, mesh), config.log.images)
+    }
 
 
 def _bar(images, whole, test_set):

@@ -1,6 +1,7 @@
 """The story of a run, top to bottom: check, start or resume, train, save, evaluate."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -21,13 +22,14 @@ from m2snet_jax.data.manifest import to_csv
 from m2snet_jax.data.pipeline import image_size, steps_per_epoch, train_batches
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation import evaluate, read_summary, write_summary
-from m2snet_jax.evaluation.sheet import versions
+from m2snet_jax.evaluation.sheet import read_sheet, versions
 from m2snet_jax.model.lossnet import LossNet
 from m2snet_jax.predictor import create_model, make_predict_step
-from m2snet_jax.report import write_report
+from m2snet_jax.report import write_card, write_report
 from m2snet_jax.training.logs import Logs, Progress, say
 from m2snet_jax.training.optimizer import sgd, triangle
 from m2snet_jax.training.recalibration import recalibrate
+from m2snet_jax.training.samples import Samples
 from m2snet_jax.training.step import create_train_state, make_train_step
 from m2snet_jax.weights import load_weights, names
 from m2snet_jax.weights.checkpoint import Checkpoints
@@ -75,21 +77,24 @@ def train_and_evaluate(config, workdir):
         if checkpoints.latest_step() is not None:
             state = checkpoints.restore(state)
             say(f'{workdir}: going on after step {int(state.step)} of {total}')
-        logs = Logs(workdir, int(state.step), tensorboard=config.log.tensorboard)
+        to = {'tensorboard': config.log.tensorboard, 'wandb': config.log.wandb}
+        logs = Logs(workdir, int(state.step), **to, config=config)
         with contextlib.closing(logs):
             state = _train(config, dataset, mesh, (graph, state), optimizer, lossnet, checkpoints, logs, total)
             say('predicting and scoring the test sets')
             predict_step = make_predict_step(graph)
-            scores, overlays = evaluate(
+            scores, panels = evaluate(
                 lambda images: predict_step(state.params, state.batch_stats, images), dataset, config, mesh, workdir
             )
-            for name, image in overlays.items():
-                logs.write_image(total, f'overlay/{name}', image)
+            for name, image in panels.items():
+                logs.write_image(total, name, image)
+            logs.write_scores(total, scores, read_sheet(workdir, 'details.json'))
     finally:
         checkpoints.close()
     model_hash = names.model_hash(nnx.merge(graph, state.params, state.batch_stats))
     write_summary(workdir, scores, {'step': total, 'model_hash': model_hash, **about})
     write_report(workdir)
+    write_card(workdir)
     return scores
 
 
@@ -115,6 +120,7 @@ def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, 
         process_count=jax.process_count(),
     )
     progress = Progress(logs, config.batch, total, steps_per_epoch(dataset.train, config))
+    samples, predict_step = Samples(dataset, config, mesh, logs, total), make_predict_step(graph)
     with contextlib.closing(batches), _termination() as terminated:
         for step in range(start, total):
             with progress.waiting():
@@ -129,6 +135,9 @@ def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, 
                 state = state.replace(batch_stats=recalibrate(graph, state.params, state.batch_stats, following))
             if (step + 1) % config.log.every == 0 or last:
                 progress.report()
+            if samples.are_due(step + 1):
+                with progress.apart():
+                    samples.write(step + 1, functools.partial(predict_step, state.params, state.batch_stats))
             if (step + 1) % config.checkpoint.every == 0 or last:
                 progress.check()
                 checkpoints.save(step + 1, state)
