@@ -11,6 +11,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from m2snet_jax import InputError, config, load_config
+from m2snet_jax.mesh import make_mesh
 from m2snet_jax.metrics import calibration_counts
 from m2snet_jax.training.logs import THRESHOLDS, Logs, precision_recall
 from m2snet_jax.training.samples import Samples
@@ -171,10 +172,39 @@ def test_weights_and_biases_itself_takes_it_offline(tmp_path, levels, monkeypatc
     raise AssertionError(f'{path} holds no curve')
 
 
-def test_samples_are_shown_nine_times_and_never_those_of_a_test_set():
+def test_samples_are_shown_nine_times_in_a_run_or_not_at_all():
     dataset = types.SimpleNamespace(train=['train'], validation=None, tests={})
-    steps = [k for k in range(1, 301) if Samples(dataset, load_config('quickstart'), None, None, 300).are_due(k)]
-    assert steps == list(range(30, 300, 30))
+    samples = Samples(dataset, load_config('quickstart'), None, None, 300)
+    assert [step for step in range(301) if samples.are_due(step)] == list(range(30, 300, 30))
     for keys in ({'log.images': 0}, {'log.tensorboard': False}):
         samples = Samples(dataset, load_config('quickstart', **keys), None, None, 10)
         assert not any(samples.are_due(step) for step in range(11))
+
+
+class Kept:
+    """Logs that keep the pictures."""
+
+    def __init__(self):
+        self.images = {}
+
+    def write_image(self, step, name, image):
+        self.images[name] = (step, image)
+
+
+@pytest.mark.parametrize('split', ['train', 'validation'])
+def test_samples_are_the_first_images_of_the_validation_or_training_split(split):
+    example = {'image': np.full((36, 40, 3), 90, np.uint8), 'mask': np.full((36, 40), 255, np.uint8)}
+    members = [example | {'name': f'{number}'} for number in range(5)]
+    dataset = types.SimpleNamespace(**{'train': None, 'validation': None, split: members})
+    settings = load_config('quickstart', **{'log.images': 2, 'data.size': 48, 'evaluate.batch': 2})
+    logs = Kept()
+    samples = Samples(dataset, settings, make_mesh(), logs, 10)
+    samples.write(3, lambda images: np.zeros((len(images), 48, 48, 1), np.float32))
+    assert list(logs.images) == [f'{split}/0', f'{split}/1']
+    step, panels = logs.images[f'{split}/0']
+    assert (step, panels.shape) == (3, (36, 4 * 40, 3))
+    image, mask, found, errors = np.split(panels, 4, axis=1)
+    assert (image == 90).all()
+    assert (mask == 255).all()
+    assert (found == 0).all()
+    assert (errors[..., 0] > errors[..., 2]).all()  # all missed: orange
