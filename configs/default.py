@@ -75,8 +75,9 @@ def get_config(variant=None):
 
     config.log = ConfigDict()
     config.log.every = 20  # steps between two lines of the log
-    config.log.images = 4  # overlays of test images written at the end
+    config.log.images = 4  # images whose maps are shown: ten times in training, and of each test set at the end
     config.log.tensorboard = True  # also write TensorBoard event files
+    config.log.wandb = False  # also tell Weights & Biases, which sends it out unless WANDB_MODE=offline
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 200  # steps between two checkpoints; the last step is always saved

@@ -155,6 +155,8 @@ def check_config(config):
     for size in config.data.sizes:
         if not isinstance(size, int) or size < MINIMUM_SIZE:
             raise InputError(f'--config.data.sizes: {size} found, the least side is {MINIMUM_SIZE} pixels')
+    if config.log.wandb and not importlib.util.find_spec('wandb'):
+        raise InputError('--config.log.wandb=True: wandb is not installed; pip install wandb, or leave it False')
 
 
 def _check_selection(config):

@@ -87,6 +87,13 @@ class Predictor:
         self.size, self.classes, self.config = size, model.output1.kernel.shape[-1], config
         self.window = None if config is None else config.data.get('window')  # runs from before the key have none
 
+    @property
+    def model(self):
+        """The model itself, in evaluation mode; a new object each time, which shares the arrays."""
+        model = nnx.merge(*nnx.split(self._model))
+        model.eval()
+        return model
+
     @functools.cached_property
     def model_hash(self):
         """SHA-256 of the weights, see `weights.names.model_hash`; the same from whatever kind of file they come."""
@@ -161,8 +168,9 @@ def _resized(probability, height, width):
     return maps[0] if len(maps) == 1 else np.stack(maps, -1)
 
 
+@functools.cache
 def make_predict_step(graph):
-    """Returns the jitted `predict_step(params, batch_stats, images)`.
+    """Returns the jitted `predict_step(params, batch_stats, images)`, one for equal graphs: it is compiled once.
 
     Images `[B, S, S, 3]`, normalised for the test path → probabilities `[B, S, S, C]`, at least float32, in evaluation
     mode.

@@ -34,6 +34,8 @@ HOMES = {
     'grain': ('data/',),
     'tensorflow_datasets': ('data/',),
     'tensorboardX': ('training/logs.py',),
+    'wandb': ('training/logs.py',),
+    'gradio': ('commands/demo.py',),
     'safetensors': ('weights/',),
     'gdown': ('data/download.py',),
     'pydicom': ('dicom.py',),

@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from m2snet_jax.config import to_json
 from m2snet_jax.data.datasets import Dataset
 from m2snet_jax.evaluation import evaluate, write_summary
 from m2snet_jax.evaluation.table import text
-from m2snet_jax.report import charts, write_report
+from m2snet_jax.plot import charts
+from m2snet_jax.report import write_card, write_report
 
 NASTY = '<script>alert(1)</script> & "more"'
 
@@ -69,7 +71,7 @@ def run(tmp_path_factory):
         return np.clip(np.asarray(images)[..., :1] * 0.2 + 0.4, 0, 1)
 
     scores, _ = evaluate(predict, dataset, config, mesh.make_mesh(), folder)
-    write_summary(folder, scores, {'config': to_json(config), 'model_hash': 'a' * 64})
+    write_summary(folder, scores, {'config': to_json(config), 'model_hash': 'a' * 64, 'step': 12})
     rows = [{'step': step, 'loss': 1 / step, 'validation/Dice': step / 10} for step in range(1, 9)]
     (folder / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows) + '{"step": 9, "lo')
     return folder
@@ -135,9 +137,10 @@ def test_the_table_in_words_has_the_same_figures(run):
 
 
 def test_the_command_draws_it_anew(run, capsys):
-    (run / 'report.html').unlink(missing_ok=True)
+    for name in ('report.html', 'model_card.md'):
+        (run / name).unlink(missing_ok=True)
     assert main(['', 'report', str(run)]) == 0
-    assert capsys.readouterr().out.strip() == str(run / 'report.html')
+    assert capsys.readouterr().out.split() == [str(run / 'report.html'), str(run / 'model_card.md')]
     assert (run / 'report.html').exists()
     assert main(['', 'report']) == 2
     assert main(['', 'report', '--unknown']) == 2
@@ -146,6 +149,43 @@ def test_the_command_draws_it_anew(run, capsys):
 def test_a_folder_without_sheets_is_refused(tmp_path):
     with pytest.raises(InputError, match='no readable score sheet'):
         write_report(tmp_path)
+
+
+def test_the_card_says_what_the_model_is_and_is_not(run):
+    card = write_card(run).read_text(encoding='utf-8')
+    sheet = json.loads((run / 'scores' / 'summary.json').read_text())
+    for words in (
+        'Not a medical device', 'M²SNet with the encoder Res2Net-50, run at 128×128 pixels', f'`{"a" * 64}`',
+        '`busi`: Breast tumours in ultrasound images (BUSI), in folds. Fold 0 is the test.', '`manifest`',
+        '| test | 18 |', '### test: 18 images', '**reference**', '**pranet**', '**hard**', '95% interval',
+        '| `optimizer.peak` | 0.05 | 0.02 |', '12 steps of 8 images',
+        'Weights at the start: random', '## Limits', 'claims a lesion in 100% of the images without any', '## Licence',
+        'arXiv:2303.10894',
+    ):  # fmt: skip
+        assert words in card, words
+    low, high = (f'{bound:.4f}' for bound in sheet['intervals']['test/hard/Dice'])
+    assert f'| Dice | {sheet["scores"]["test/hard/Dice"]:.4f} | {low} … {high} |' in card
+    assert 'nan' not in card.lower()
+
+
+def test_the_card_counts_what_the_manifest_lists_and_keeps_names_from_being_marks(run, tmp_path):
+    folder = tmp_path / '<b>|run*'
+    shutil.copytree(run, folder)
+    (folder / 'manifest.csv').write_text('split,name\ntrain,a\ntrain,b\ntest,c\n')
+    card = write_card(folder).read_text(encoding='utf-8')
+    assert '| train | 2 |\n| test | 1 |' in card
+    assert '# Model card: &lt;b>&#124;run&#42;' in card
+
+
+def test_an_evaluation_does_not_tell_of_a_training_that_it_does_not_know(run, tmp_path):
+    folder = tmp_path / 'evaluation'
+    shutil.copytree(run, folder)
+    sheet = json.loads((folder / 'scores' / 'summary.json').read_text())
+    del sheet['step']
+    (folder / 'scores' / 'summary.json').write_text(json.dumps({**sheet, 'model': 'authors.pth'}))
+    card = write_card(folder).read_text(encoding='utf-8')
+    assert '## Training' not in card
+    assert "load_model('authors.pth')" in card
 
 
 def test_points_that_are_not_finite_are_left_out():

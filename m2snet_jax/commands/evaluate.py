@@ -7,8 +7,8 @@ python -m m2snet_jax evaluate --maps=DIR --masks=DIR [--images=DIR] [--output=DI
 A model predicts and is scored on every test set of the config (by default its own). Maps are taken by name from
 DIR/<set>/<name>.png, or DIR/<name>.png where that is no other set's name; png, jpg, bmp and tif are read, several
 classes as <name>_1, <name>_2 and so on. Masks come from the config, or from a folder with the same names. Scores are
-printed by every protocol, each under its name, beside published ones; DIR gets scores/ and report.html. Status 1: maps
-are missing or unreadable; the others are scored.
+printed by every protocol, each under its name, beside published ones; DIR gets scores/, report.html and, of a model,
+model_card.md. Status 1: maps are missing or unreadable; the others are scored.
 """
 
 import sys
@@ -50,7 +50,7 @@ def _main(argv):
     from m2snet_jax.config import check_config
     from m2snet_jax.evaluation.sheet import read_sheet
     from m2snet_jax.evaluation.table import text
-    from m2snet_jax.report import write_report
+    from m2snet_jax.report import write_card, write_report
 
     if values.model is not None:
         config = config if named else _own_config(source, config)
@@ -60,6 +60,8 @@ def _main(argv):
         check_config(config)
         faults = _evaluate_maps(source, config, values, output)
     write_report(output)
+    if values.model is not None:
+        write_card(output)
     print(text(read_sheet(output)))
     for fault in faults:
         print(f'error: {fault}', file=sys.stderr)

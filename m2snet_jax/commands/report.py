@@ -4,6 +4,7 @@ python -m m2snet_jax report RUN …
 
 RUN is a folder that train or evaluate wrote. The page shows the curves of training, the score tables with intervals
 beside published results, the worst and best cases, how scores depend on lesion size and threshold, and calibration.
+Where a model was scored, not maps of unknown origin, its card is written beside: model_card.md.
 """
 
 from absl import flags
@@ -22,10 +23,13 @@ def _main(argv):
     if not folders:
         raise InputError('name the folder of a run, as in: python -m m2snet_jax report runs/quickstart')
 
-    from m2snet_jax.report import write_report
+    from m2snet_jax.evaluation.sheet import read_sheet
+    from m2snet_jax.report import write_card, write_report
 
     for folder in folders:
         print(write_report(folder))
+        if 'model_hash' in read_sheet(folder):
+            print(write_card(folder))
 
 
 def words(argv, about, define=None):

@@ -5,7 +5,13 @@ The names below are loaded when first used: the processes that score need no JAX
 
 import importlib
 
-_HOMES = {'evaluate': 'sets', 'evaluate_maps': 'sets', 'read_summary': 'sheet', 'write_summary': 'sheet'}
+_HOMES = {
+    'evaluate': 'sets',
+    'evaluate_maps': 'sets',
+    'read_summary': 'sheet',
+    'sample_panels': 'sets',
+    'write_summary': 'sheet',
+}
 __all__ = [*_HOMES]
 
 

@@ -31,17 +31,20 @@ def score_maps(maps, mask, classes):
         classes: C.
 
     Returns:
-        dict of `scores`, a list with `metrics.score_all` for each class; `calibration`, float64 [C, 3, bins]; and
-        `notes`, a list of keys of `NOTES`.
+        dict of `scores`, a list with `metrics.score_all` for each class; `calibration`, float64 [C, 3, bins]; `levels`,
+        float64 [C, 2, 256], the pixels of each level and the lesion pixels among them; and `notes`, a list of keys of
+        `NOTES`.
     """
     notes = ['resized'] if maps.shape[:2] != mask.shape else []
     if classes == 1 and mask.max() == 1:
         mask = mask * np.uint8(255)
         notes.append('logical')
     pairs = [(maps[..., 0], mask)] if classes == 1 else metrics.class_pairs(maps, mask)
+    prepared = [hard.prepare(*pair) for pair in pairs]
     return {
         'scores': [metrics.score_all(prediction, truth) for prediction, truth in pairs],
-        'calibration': np.stack([metrics.calibration_counts(*hard.prepare(*pair)) for pair in pairs]),
+        'calibration': np.stack([metrics.calibration_counts(*pair) for pair in prepared]),
+        'levels': np.stack([metrics.calibration_counts(*pair, 256)[::2] for pair in prepared]),
         'notes': notes,
     }
 

@@ -18,7 +18,7 @@ from m2snet_jax.evaluation.scoring import score_files, score_maps
 from m2snet_jax.evaluation.sheet import write_sheets
 from m2snet_jax.images import write_png
 from m2snet_jax.metrics.workers import in_processes
-from m2snet_jax.plot import overlay
+from m2snet_jax.plot import case_panels, overlay
 from m2snet_jax.predictor import released_map
 
 
@@ -37,9 +37,9 @@ def evaluate(predict, dataset, config, mesh, workdir):
             them (`<name>_<class>.png` for several classes), overlays of the first few.
 
     Returns:
-        (scores, overlays): {'<set>/<protocol>/<name>': figure} and {'<set>/<name>': uint8 [H, W, 3]}.
+        (scores, panels): {'<set>/<protocol>/<name>': figure} and {'<set>/<name>': the first few as `case_panels`}.
     """
-    results, overlays, workdir = {}, {}, Path(workdir)
+    results, panels, workdir = {}, {}, Path(workdir)
     process, processes = jax.process_index(), jax.process_count()
 
     def predicted(test_set, source, members):
@@ -50,9 +50,9 @@ def evaluate(predict, dataset, config, mesh, workdir):
             for path, levels in zip(paths, np.moveaxis(maps, -1, 0), strict=True):
                 _write(path, levels)
             if index < config.log.images:
-                drawn = overlay(example['original'], _lesion(example['mask'], config.data.classes), maps.max(-1))
-                overlays[f'{test_set}/{name}'] = drawn
-                _write(workdir / 'overlays' / test_set / f'{name}.png', drawn)
+                case = example['original'], _lesion(example['mask'], config.data.classes), maps.max(-1)
+                panels[f'{test_set}/{name}'] = case_panels(*case)
+                _write(workdir / 'overlays' / test_set / f'{name}.png', overlay(*case))
             yield maps, example['mask'], config.data.classes
 
     for test_set, source in dataset.tests.items():
@@ -62,8 +62,8 @@ def evaluate(predict, dataset, config, mesh, workdir):
         results[test_set] = sorted(itertools.chain(*hosts.gather(scored)), key=lambda member: member[0])
     about = {'manifest_hash': dataset.manifest_hash}
     scores = write_sheets(results, dataset.tests, config, workdir, about) if hosts.is_first() else None
-    overlays = {name: drawn for part in hosts.gather(overlays) for name, drawn in part.items()}
-    return hosts.gather(scores)[0], overlays
+    panels = {name: drawn for part in hosts.gather(panels) for name, drawn in part.items()}
+    return hosts.gather(scores)[0], panels
 
 
 def evaluate_maps(found, tests, config, workdir, about):
@@ -91,6 +91,17 @@ def evaluate_maps(found, tests, config, workdir, about):
                 results[test_set].append((*member, image))
     results = {test_set: rows for test_set, rows in results.items() if rows}
     return write_sheets(results, tests, config, Path(workdir), about), faults
+
+
+def sample_panels(predict, source, config, mesh):
+    """Returns {name: `case_panels`} of the first `log.images` examples of `source`; arguments as in `evaluate`.
+
+    Of several processes each returns its share of twice as many at most.
+    """
+    return {
+        example['name']: case_panels(example['original'], _lesion(example['mask'], config.data.classes), maps.max(-1))
+        for example, maps in itertools.islice(_maps(predict, source, config, mesh), config.log.images)
+    }
 
 
 def _bar(images, count, test_set):

@@ -3,7 +3,7 @@
 `scores/` in a folder gets
     summary.json     what was scored by what, every score with its interval
     per_image.csv    every score of every image
-    details.json     curves, calibration and chosen cases, from which the report is drawn
+    details.json     curves, calibration, pixels of each level and chosen cases, from which the report is drawn
     cases/           those cases as image, mask, map and errors
 """
 
@@ -74,6 +74,7 @@ def write_sheets(results, tests, config, workdir, about):
         details[test_set] = {
             'classes': [_curves(one) for one in classes],
             'calibration': sum(image['calibration'] for image in images).tolist(),
+            'levels': sum(image['levels'] for image in images).astype(int).tolist(),
             'cases': _draw_cases(test_set, members, tests[test_set], workdir / 'scores' / 'cases'),
         }
     folder = workdir / 'scores'

@@ -5,7 +5,6 @@ It is drawn from what `scores/`, `config.json` and `metrics.jsonl` of a folder h
 
 import base64
 import io
-import json
 import os
 from html import escape
 from pathlib import Path
@@ -16,7 +15,8 @@ from PIL import Image
 from m2snet_jax.config import flatten
 from m2snet_jax.evaluation.sheet import read_per_image, read_sheet
 from m2snet_jax.evaluation.table import bounds, departures, number, sections, test_sets
-from m2snet_jax.report import charts
+from m2snet_jax.plot import charts
+from m2snet_jax.plot.history import training_charts
 from m2snet_jax.report.style import PAGE, STYLE
 
 KINDS = {
@@ -81,25 +81,10 @@ def _head(folder, sheet):
 
 def _training(folder):
     """Curves of the loss and, where images are held out for validation, of Dice on them."""
-    path = folder / 'metrics.jsonl'
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    curves = {}
-    for row in rows:
-        for key, value in row.items():
-            if isinstance(value, (int, float)) and (key == 'loss' or 'validation' in key):
-                curves.setdefault(key, []).append((row['step'], value))
     figures = []
-    for key, points in curves.items():
-        steps, values = zip(*points, strict=True)
-        if len(steps) < 2:
-            continue
+    for key, chart in training_charts(folder):
         what = 'Loss, what training lowers' if key == 'loss' else f'{key}, on images held out of training'
-        figures.append(_figure(charts.line_chart([(key, steps, values)], 'step', key), f'{what}, against time.'))
+        figures.append(_figure(chart, f'{what}, against time.'))
     return f'<h2>Training</h2><div class="figures">{"".join(figures)}</div>' if figures else ''
 
 

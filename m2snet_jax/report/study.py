@@ -10,7 +10,7 @@ import numpy as np
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.study import SCORES
 from m2snet_jax.evaluation.study_text import figure_of, label_of, time_of
-from m2snet_jax.report import charts
+from m2snet_jax.plot import charts
 from m2snet_jax.report.style import PAGE, STYLE
 
 

@@ -1,10 +1,10 @@
 """The frame and the style of a page: light and dark, from a phone's width up, and nothing fetched from anywhere."""
 
-STYLE = """
-:root{color-scheme:light dark;--ink:#1b1b1f;--soft:#5b5f66;--page:#fdfdfc;--card:#f1f2f3;--line:#d3d6da;
---s0:#0072b2;--s1:#b84a00;--s2:#007a5a;--s3:#8a4570}
-@media (prefers-color-scheme:dark){:root{--ink:#e8e8ea;--soft:#a9adb5;--page:#16171a;--card:#212327;--line:#3b3f46;
---s0:#56b4e9;--s1:#e69f00;--s2:#3fc79a;--s3:#e09cc6}}
+from m2snet_jax.plot.charts import DARK, LIGHT
+from m2snet_jax.plot.charts import STYLE as CHARTS
+
+_COLOURS = f':root{{color-scheme:light dark;{LIGHT}}}@media (prefers-color-scheme:dark){{:root{{{DARK}}}}}'
+_RULES = """
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:1200px;padding:1rem;background:var(--page);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
@@ -24,15 +24,6 @@ tr:first-child>th{color:var(--soft);white-space:normal;vertical-align:bottom}
 .figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,330px),1fr));gap:1.2rem;margin-top:1.5rem}
 figure{margin:0;background:var(--card);border-radius:8px;padding:.7rem}
 figcaption{margin-top:.4rem}
-svg{display:block;width:100%;height:auto}
-svg text{font-size:13px;fill:var(--soft)}
-.grid{stroke:var(--line);stroke-width:1}.guide{stroke:var(--soft);stroke-width:1.5;stroke-dasharray:3 4}
-.line{fill:none;stroke-width:2.5;stroke-linejoin:round}
-.s0{stroke:var(--s0)}.s1{stroke:var(--s1);stroke-dasharray:9 4}.s2{stroke:var(--s2);stroke-dasharray:3 3}
-.s3{stroke:var(--s3);stroke-dasharray:12 3 3 3}
-.dot{fill:var(--s0);fill-opacity:.45;stroke:none}.bar{fill:var(--s0)}
-.legend{display:flex;flex-wrap:wrap;gap:.2rem 1rem;margin:.2rem 0 0;font-size:.88rem}
-.legend span{display:flex;align-items:center;gap:.4rem}.key{width:28px}
 .cases{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,520px),1fr));gap:1rem}
 .case>div{display:grid;grid-template-columns:repeat(4,1fr);gap:4px}
 .case img{display:block;width:100%;height:auto;border-radius:3px}
@@ -46,6 +37,7 @@ table{font-size:.8rem}td,th{padding:.2rem .25rem}
 .case>div{grid-template-columns:repeat(2,1fr)}dl{grid-template-columns:1fr}
 dd{margin-bottom:.4rem}}
 """
+STYLE = _COLOURS + CHARTS + _RULES
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">

@@ -1,6 +1,7 @@
 """The story of a run, top to bottom: check, start or resume, train, save, evaluate."""
 
 import contextlib
+import functools
 import hashlib
 import math
 import signal
@@ -17,14 +18,15 @@ from m2snet_jax.config import check_config, to_json
 from m2snet_jax.data.datasets import open_dataset
 from m2snet_jax.data.pipeline import image_size, steps_per_epoch, train_batches
 from m2snet_jax.evaluation import evaluate, read_summary, write_summary
-from m2snet_jax.evaluation.sheet import versions
+from m2snet_jax.evaluation.sheet import read_sheet, versions
 from m2snet_jax.model.lossnet import LossNet
 from m2snet_jax.predictor import create_model, make_predict_step
-from m2snet_jax.report import write_report
+from m2snet_jax.report import write_card, write_report
 from m2snet_jax.training.logs import Logs, Progress, say
 from m2snet_jax.training.optimizer import sgd, triangle
 from m2snet_jax.training.recalibration import recalibrate
 from m2snet_jax.training.run_folder import check_same_run, check_writable, is_scored, write_about
+from m2snet_jax.training.samples import Samples
 from m2snet_jax.training.step import create_train_state, make_train_step
 from m2snet_jax.training.validation import make_validate, watched_split
 from m2snet_jax.weights import load_weights, names
@@ -77,7 +79,8 @@ def train_and_evaluate(config, workdir):
         if checkpoints.latest_step() is not None:
             state = checkpoints.restore(state)
             say(f'{workdir}: going on after step {int(state.step)} of {total}')
-        logs = Logs(workdir, int(state.step), tensorboard=config.log.tensorboard)
+        to = {'tensorboard': config.log.tensorboard, 'wandb': config.log.wandb}
+        logs = Logs(workdir, int(state.step), **to, config=config)
         with contextlib.closing(logs):
             state = _train(config, dataset, mesh, (graph, state), optimizer, lossnet, checkpoints, logs, total)
             step, (params, batch_stats) = total, state.evaluated
@@ -87,17 +90,19 @@ def train_and_evaluate(config, workdir):
                 say(f'step {step} had the highest Dice ({config.select}); it is the one that is scored')
             say('predicting and scoring the test sets')
             predict_step = make_predict_step(graph)
-            scores, overlays = evaluate(
+            scores, panels = evaluate(
                 lambda images: predict_step(params, batch_stats, images), dataset, config, mesh, workdir
             )
-            for name, image in overlays.items():
-                logs.write_image(total, f'overlay/{name}', image)
+            for name, image in panels.items():
+                logs.write_image(total, name, image)
+            logs.write_scores(total, scores, read_sheet(workdir, 'details.json'))
     finally:
         checkpoints.close()
     if hosts.is_first():
         model_hash = names.model_hash(nnx.merge(graph, params, batch_stats))
         write_summary(workdir, scores, {'step': total, 'scored_step': step, 'model_hash': model_hash, **about})
         write_report(workdir)
+        write_card(workdir)
     return scores
 
 
@@ -109,6 +114,7 @@ def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, 
     train_step = build_train_step(config, total, graph, optimizer, lossnet_graph)
     watched, sources = watched_split(config, dataset)
     validate = make_validate(graph, sources, config, mesh)
+    samples, predict_step = Samples(dataset, config, mesh, logs, total), make_predict_step(graph)
     first, epoch_steps = int(state.step), steps_per_epoch(dataset.train, config)
     processes = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
     batches = train_batches(dataset.train, config, start_step=first, **processes)
@@ -129,9 +135,13 @@ def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, 
             if step % config.log.every == 0 or last:
                 progress.report()
             if epoch_ends and sources:
-                dice = validate(*state.evaluated)
+                with progress.apart():
+                    dice = validate(*state.evaluated)
                 line = f'epoch {math.ceil(step / epoch_steps)}: {watched} Dice {dice:.4f} at {config.data.size} pixels'
                 logs.write(step, {f'{watched}/Dice': dice}, line)
+            if samples.are_due(step):
+                with progress.apart():
+                    samples.write(step, functools.partial(predict_step, *state.evaluated))
             if step % config.checkpoint.every == 0 or last or (epoch_ends and config.select != 'last'):
                 progress.check()
                 checkpoints.save(step, state, dice)

@@ -58,3 +58,26 @@ def case_panels(image, mask, prediction):
         errors[region] = 0.4 * errors[region] + 0.6 * np.array(colour, np.float32)
     grey = [np.stack([one] * 3, -1) for one in (lesion, levels)]
     return np.concatenate([image, *grey, errors.astype(np.uint8)], axis=1)
+
+
+def grid(pictures, columns=4, side=PANEL):
+    """Puts pictures of any sizes into one, row by row, each shrunk or enlarged to fit a square cell.
+
+    Args:
+        pictures: arrays uint8 [h, w, 3] or [h, w].
+        columns: cells in a row.
+        side: of a cell, in pixels.
+
+    Returns:
+        uint8 [rows · side, columns · side, 3], white where nothing is.
+    """
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * side, columns * side, 3), 255, np.uint8)
+    for number, picture in enumerate(pictures):
+        scale = side / max(picture.shape[:2])
+        height, width = (max(1, round(length * scale)) for length in picture.shape[:2])
+        resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        top = number // columns * side + (side - height) // 2
+        left = number % columns * side + (side - width) // 2
+        sheet[top : top + height, left : left + width] = resized if resized.ndim == 3 else resized[..., None]
+    return sheet

@@ -1,6 +1,6 @@
-"""Charts as SVG text for a page: few marks, sizes that a phone can show, colours from the page's style.
+"""Charts as SVG text for a page: few marks, sizes that a phone can show.
 
-Series are told apart by colour and dash alike, `s0`, `s1`, … in the style of report.py.
+Series are told apart by colour and dash alike, `s0`, `s1`, … in `STYLE`, which the page includes beside the colours.
 """
 
 import math
@@ -10,6 +10,21 @@ import numpy as np
 
 WIDTH, HEIGHT = 440, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 44
+LIGHT = """--ink:#1b1b1f;--soft:#5b5f66;--page:#fdfdfc;--card:#f1f2f3;--line:#d3d6da;
+--s0:#0072b2;--s1:#b84a00;--s2:#007a5a;--s3:#8a4570;"""
+DARK = """--ink:#e8e8ea;--soft:#a9adb5;--page:#16171a;--card:#212327;--line:#3b3f46;
+--s0:#56b4e9;--s1:#e69f00;--s2:#3fc79a;--s3:#e09cc6;"""
+STYLE = """
+svg{display:block;width:100%;height:auto}
+svg text{font-size:13px;fill:var(--soft)}
+.grid{stroke:var(--line);stroke-width:1}.guide{stroke:var(--soft);stroke-width:1.5;stroke-dasharray:3 4}
+.line{fill:none;stroke-width:2.5;stroke-linejoin:round}
+.s0{stroke:var(--s0)}.s1{stroke:var(--s1);stroke-dasharray:9 4}.s2{stroke:var(--s2);stroke-dasharray:3 3}
+.s3{stroke:var(--s3);stroke-dasharray:12 3 3 3}
+.dot{fill:var(--s0);fill-opacity:.45;stroke:none}.bar{fill:var(--s0)}
+.legend{display:flex;flex-wrap:wrap;gap:.2rem 1rem;margin:.2rem 0 0;font-size:.88rem}
+.legend span{display:flex;align-items:center;gap:.4rem}.key{width:28px}
+"""
 POINTS = 400  # more of them are not seen in a line
 
 

@@ -1,0 +1,202 @@
+"""The model card of a run: what the model is, what it was made from, how good it is, and what not to use it for.
+
+Text for people who get the weights without the rest of the folder, in the Markdown that model hubs show.
+"""
+
+import collections
+import csv
+import importlib
+import os
+from pathlib import Path
+
+from m2snet_jax.evaluation.sheet import read_sheet
+from m2snet_jax.evaluation.table import bounds, departures, number, sections, test_sets
+
+NAMES = {
+    'm2snet': 'M²SNet',
+    'msnet': 'MSNet',
+    'res2net50': 'Res2Net-50',
+    'res2net101': 'Res2Net-101',
+    'res2net14': 'Res2Net-14 (one block a stage; for tests and tries)',
+}
+
+
+def write_card(folder):
+    """Writes `model_card.md` into the folder of a run or of an evaluation of a model and returns its path.
+
+    Raises:
+        InputError: there is no score sheet of a model.
+    """
+    folder = Path(folder)
+    sheet = read_sheet(folder)
+    parts = (_head(folder, sheet), _data(folder, sheet), _training(sheet), _scores(sheet), _limits(sheet), _TERMS)
+    path = folder / 'model_card.md'
+    temporary = path.with_name('.model_card.md')
+    temporary.write_text('\n'.join(filter(None, parts)), encoding='utf-8')
+    os.replace(temporary, path)
+    return path
+
+
+def _head(folder, sheet):
+    config = sheet['config']
+    model, encoder = NAMES[config['model']['name']], NAMES[config['model']['encoder']]
+    size, classes = config['data']['size'], config['data']['classes']
+    maps = 'a map of probabilities' if classes == 1 else f'{classes} maps of probabilities, one a class,'
+    facts = {
+        'Network': f'{model} with the encoder {encoder}, run at {size}×{size} pixels',
+        'Weights': sheet.get('model'),
+        'SHA-256 of the weights': f'`{sheet["model_hash"]}`',
+        'Versions': ', '.join(f'{name} {version}' for name, version in sheet.get('versions', {}).items()),
+    }
+    name, shape = sheet.get('model', folder.name), '[H, W]' if classes == 1 else f'[H, W, {classes}]'
+    lines = '\n'.join(f'- {key}: {_text(value)}' for key, value in facts.items() if value)
+    return f"""---
+library_name: m2snet_jax
+pipeline_tag: image-segmentation
+tags: [medical-imaging, segmentation, {config['model']['name']}, jax, flax]
+---
+
+# Model card: {_text(folder.resolve().name)}
+
+**For research. Not a medical device: not tested, approved or fit for diagnosis or treatment.**
+
+## What it is
+
+{model}, a network that outlines lesions in medical images: an image goes in, {maps} at the image's own size comes out.
+
+{lines}
+
+```python
+from m2snet_jax import load_model
+
+probability = load_model({name!r})('image.png')  # float32 {shape} in [0, 1]
+```
+"""
+
+
+def _data(folder, sheet):
+    config = sheet['config']
+    about = importlib.import_module(f'm2snet_jax.data.datasets.{config["data"]["name"]}').__doc__
+    path = folder / 'manifest.csv'
+    if path.exists():
+        with path.open(newline='', encoding='utf-8') as file:
+            counts = collections.Counter(row['split'] for row in csv.DictReader(file))
+        where = ' `manifest.csv` lists every image with its split, size and SHA-256.'
+    else:
+        counts, where = {name: entry['images'] for name, entry in test_sets(sheet)}, ''
+    fold = config['data'].get('fold')
+    return f"""## Data
+
+`{config['data']['name']}`: {_text(about.splitlines()[0])}{f' Fold {fold} is the test.' if fold is not None else ''}
+
+{_table(('split', 'images'), counts.items())}
+
+SHA-256 of the list of files and splits: `{sheet.get('manifest_hash')}`.{where}
+"""
+
+
+def _training(sheet):
+    if 'step' not in sheet:
+        return ''  # an evaluation knows the weights, not how they were trained
+    config = sheet['config']
+    rows = [(f'`{key}`', _value(before), _value(now)) for key, before, now in departures(config)]
+    scored = sheet.get('scored_step', sheet['step'])
+    chosen = '' if scored == sheet['step'] else f' The model is that of step {scored}, chosen by `select`.'
+    changed = 'It is the released recipe of the polyp sets to the letter.'
+    if rows:
+        changed = f'Different from the released recipe:\n\n{_table(("key", "released", "here"), rows)}'
+    starts = {
+        'whole model': config['model'].get('weights'),
+        'encoder': config['model'].get('encoder_weights'),
+        'LossNet': config['loss'].get('lossnet_weights') if config['loss']['lossnet'] else None,
+    }
+    given = [f'{name} from `{_text(source)}`' for name, source in starts.items() if source]
+    start = f'Weights at the start: {"; ".join(given) or "random"}.'
+    return f"""## Training
+
+{sheet['step']} steps of {config['batch']} images, seed {config['seed']}.{chosen} {start}
+
+{changed}
+"""
+
+
+def _scores(sheet):
+    bootstrap, parts = sheet['bootstrap'], []
+    for test_set, entry in test_sets(sheet):
+        parts.append(f'### {_text(test_set)}: {entry["images"]} images\n')
+        for title, explanation, rows in sections(sheet, test_set):
+            heads = ('score', 'here') + ((f'{bootstrap["level"]:.0%} interval',) if bootstrap['resamples'] else ())
+            lines = [(row['name'].replace('_', ' '), number(row), bounds(row))[: len(heads)] for row in rows]
+            parts.append(f'**{title}**: {_text(explanation)}\n\n{_table(heads, lines)}\n')
+    note = 'Fractions; 1 is full agreement, but for the errors MAE and BER and the distances HD95 and ASSD in pixels.'
+    if bootstrap['resamples']:
+        note += (
+            f' Intervals come from {bootstrap["resamples"]} bootstrap resamples of the test images: they tell how far a'
+            ' score may move with other images of the same kind, not with another seed or hospital.'
+        )
+    return f'## Scores\n\n{note}\n\n' + '\n'.join(parts)
+
+
+def _limits(sheet):
+    config = sheet['config']
+    limits = [_text(warning) for warning in sheet['warnings']]
+    if config['data']['name'] == 'phantoms':
+        limits.append('It knows generated pictures only, and says nothing sensible about real images.')
+    else:
+        limits.append(
+            'It was scored on the images above; on images of another kind, device, hospital or group of patients it may'
+            ' be much worse, without any sign of it.'
+        )
+    for test_set, _ in test_sets(sheet):
+        missed, count = (float(sheet['scores'].get(f'{test_set}/hard/{name}', 'nan')) for name in ('missed', 'count'))
+        if missed > 0:
+            limits.append(f'{_text(test_set)}: it missed the lesion in {missed:.0f} of {count:.0f} images altogether.')
+        alarms = float(sheet['scores'].get(f'{test_set}/lesion_free/false_positive_share', 'nan'))
+        if alarms > 0:
+            limits.append(f'{_text(test_set)}: it claims a lesion in {alarms:.0%} of the images without any.')
+    limits.append('A probability of 0.7 need not mean seven in ten: see the calibration in `report.html`.')
+    limits.append('It always answers: an image without any lesion, or no medical image at all, gets a map too.')
+    return '## Limits\n\n' + '\n'.join(f'- {limit}' for limit in limits) + '\n'
+
+
+def _table(heads, rows):
+    lines = [heads, ('---',) * len(heads), *rows]
+    return '\n'.join(f'| {" | ".join(str(cell) for cell in line)} |' for line in lines)
+
+
+def _value(value):
+    return 'none' if value is None else _text(' '.join(map(str, value)) if isinstance(value, list) else value)
+
+
+def _text(value):
+    """Text whose characters cannot become marks of Markdown, tables or HTML."""
+    text = ' '.join(str(value).split()).replace('&', '&amp;').replace('<', '&lt;')
+    return text if text.startswith('`') else text.replace('|', '&#124;').replace('*', '&#42;')
+
+
+_TERMS = """## Licence
+
+The program m2snet_jax is under Apache 2.0. The weights are made from the data above, and from any weights that training
+started from: they come under the terms of those, which often allow research and teaching alone. Ask before you pass
+them on.
+
+## Citation
+
+```bibtex
+@inproceedings{zhao2021automatic,
+  title     = {Automatic Polyp Segmentation via Multi-scale Subtraction Network},
+  author    = {Zhao, Xiaoqi and Zhang, Lihe and Lu, Huchuan},
+  booktitle = {Medical Image Computing and Computer Assisted Intervention (MICCAI)},
+  year      = {2021}
+}
+@article{zhao2023m2snet,
+  title   = {M$^{2}$SNet: Multi-scale in Multi-scale Subtraction Network for Medical Image Segmentation},
+  author  = {Zhao, Xiaoqi and Jia, Hongpeng and Pang, Youwei and Lv, Long and Tian, Feng and Zhang, Lihe
+             and Sun, Weibing and Lu, Huchuan},
+  journal = {arXiv preprint arXiv:2303.10894},
+  year    = {2023}
+}
+```
+
+Cite the authors of the data as well.
+"""
