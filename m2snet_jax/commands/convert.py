@@ -110,12 +110,14 @@ def _write_folder(target, model, config, source):
     from flax import nnx
 
     from m2snet_jax.config import to_json
+    from m2snet_jax.weights import trained_config
     from m2snet_jax.weights.checkpoint import Checkpoints
 
     temporary = target.with_name(f'.{target.name}.{os.getpid()}')
     _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     # No data and no LossNet belong to it: no training will take it for its own.
     about = {'config': to_json(config), 'manifest_hash': None, 'lossnet_hash': None, 'converted_from': str(source)}
+    about['trained_with_config'] = trained_config(source) is not None
     try:
         temporary.mkdir()
         (temporary / 'config.json').write_text(json.dumps(about, indent=1) + '\n')

@@ -20,7 +20,7 @@ from m2snet_jax.plot import overlay
 from m2snet_jax.predictor import released_map
 
 
-def evaluate(predict, dataset, config, mesh, workdir):
+def evaluate(predict, dataset, config, mesh, workdir, warnings=()):
     """Predicts and scores every test set and writes maps, overlays and score sheets.
 
     Args:
@@ -30,6 +30,7 @@ def evaluate(predict, dataset, config, mesh, workdir):
         mesh: devices to predict on.
         workdir: gets the files listed in the head of sheet.py; maps are written as the released program writes
             them (`<name>_<class>.png` for several classes), overlays of the first few.
+        warnings: lines that the score sheet is to show.
 
     Returns:
         (scores, overlays): {'<set>/<protocol>/<name>': figure} and {'<set>/<name>': uint8 [H, W, 3]}.
@@ -54,7 +55,7 @@ def evaluate(predict, dataset, config, mesh, workdir):
         paths = [map_paths(workdir / 'maps' / test_set, name, config.data.classes) for name in names]
         results[test_set] = list(zip(range(len(names)), names, paths, images, strict=True))
     about = {'manifest_hash': dataset.manifest_hash}
-    return write_sheets(results, dataset.tests, config, workdir, about), overlays
+    return write_sheets(results, dataset.tests, config, workdir, about, warnings), overlays
 
 
 def evaluate_maps(found, tests, config, workdir, about):

@@ -1,6 +1,7 @@
 """The story of a run, top to bottom: check, start or resume, train, save, evaluate."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -31,6 +32,7 @@ from m2snet_jax.training.recalibration import recalibrate
 from m2snet_jax.training.step import create_train_state, make_train_step
 from m2snet_jax.weights import load_weights, names
 from m2snet_jax.weights.checkpoint import Checkpoints
+from m2snet_jax.weights.pretrained import fetch_weights, weight_warnings
 
 LOSSNET_SEED = 224  # apart from the run's: every run of a config sees the same random LossNet
 
@@ -57,10 +59,14 @@ def train_and_evaluate(config, workdir):
     workdir = Path(workdir)
     _check_writable(workdir)
     dataset = open_dataset(config)
+    fetch_weights(config)
     model, lossnet = build_model(config), build_lossnet(config)
     about = _about(config, dataset, lossnet)
     _check_same_run(config, about, workdir)
 
+    warnings = weight_warnings(config)
+    for warning in warnings:
+        say(f'warning: {warning}')
     _write_about(about, dataset, workdir)
     epoch_steps = steps_per_epoch(dataset.train, config)
     total = config.steps or config.epochs * epoch_steps
@@ -79,10 +85,8 @@ def train_and_evaluate(config, workdir):
         with contextlib.closing(logs):
             state = _train(config, dataset, mesh, (graph, state), optimizer, lossnet, checkpoints, logs, total)
             say('predicting and scoring the test sets')
-            predict_step = make_predict_step(graph)
-            scores, overlays = evaluate(
-                lambda images: predict_step(state.params, state.batch_stats, images), dataset, config, mesh, workdir
-            )
+            predict = functools.partial(make_predict_step(graph), state.params, state.batch_stats)
+            scores, overlays = evaluate(predict, dataset, config, mesh, workdir, warnings)
             for name, image in overlays.items():
                 logs.write_image(total, f'overlay/{name}', image)
     finally:
@@ -142,7 +146,7 @@ def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, 
 def build_model(config):
     """Returns the model that a config names, in training mode, with its initial weights."""
     model = create_model(config.model.name, config.model.encoder, config.data.classes, config.dtype, config.seed)
-    if config.model.encoder_weights is not None:
+    if config.model.encoder_weights is not None and config.model.weights is None:
         load_weights(model.encoder, config.model.encoder_weights)
     if config.model.weights is not None:
         load_weights(model, config.model.weights)
