@@ -2,6 +2,7 @@
 
 import functools
 import threading
+import types
 from pathlib import Path
 
 import jax
@@ -28,6 +29,17 @@ def create_model(name, encoder='res2net50', classes=1, dtype='float32', seed=0):
     return MODELS[name](encoder, classes, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(params=seed))
 
 
+def empty_model(name, encoder='res2net50', classes=1):
+    """Returns the same model without values, for `load_weights` to fill: drawing initial ones takes longer."""
+
+    def build():
+        key = jax.random.key(0)
+        # No value is ever computed, so one key does for all; nnx.Rngs would take half a second to count them.
+        return MODELS[name](encoder, classes, rngs=types.SimpleNamespace(params=lambda: key))
+
+    return nnx.eval_shape(build)
+
+
 def load_model(path, *, config=None):
     """Loads a trained model for prediction.
 
@@ -49,8 +61,7 @@ def load_model(path, *, config=None):
     elif not isinstance(config, ConfigDict):
         config = load_config(config or 'default')
     about = config.model.name, config.model.encoder, config.data.classes
-    # Without values, since drawing initial weights would take longer than loading.
-    model = nnx.eval_shape(functools.partial(create_model, *about))
+    model = empty_model(*about)
     try:
         load_weights(model, path)
     except InputError as error:

@@ -80,16 +80,14 @@ def _check_target(target):
 
 def _read(source, config):
     """Returns (model, its config, the file's arrays or None for a folder)."""
-    from flax import nnx
     from ml_collections import ConfigDict
 
-    from m2snet_jax.predictor import create_model
+    from m2snet_jax.predictor import empty_model
     from m2snet_jax.weights import load_state_dict, load_weights, read_torch_file, recorded_config
 
     if source.is_dir():
         config = ConfigDict(recorded_config(source))
-    about = config.model.name, config.model.encoder, config.data.classes
-    model = nnx.eval_shape(lambda: create_model(*about))
+    model = empty_model(config.model.name, config.model.encoder, config.data.classes)
     if source.is_dir():
         return load_weights(model, source), config, None
     arrays = read_torch_file(source)
@@ -134,12 +132,11 @@ def _write_folder(target, model, config, source):
 def _check_written(target, config, weights):
     """Reads the target back and compares it bit for bit."""
     import numpy as np
-    from flax import nnx
 
-    from m2snet_jax.predictor import create_model
+    from m2snet_jax.predictor import empty_model
     from m2snet_jax.weights import load_weights, state_dict
 
-    model = nnx.eval_shape(lambda: create_model(config.model.name, config.model.encoder, config.data.classes))
+    model = empty_model(config.model.name, config.model.encoder, config.data.classes)
     written = state_dict(load_weights(model, target))
     if any(written[name].tobytes() != np.asarray(array).tobytes() for name, array in weights.items()):
         raise OSError(f'{target}: what was written reads back differently; the disk may be failing')

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from m2snet_jax.errors import InputError
@@ -43,7 +42,7 @@ def load_weights(model, source):
     recorded_config(run)
     _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     restored = restore_model(run / 'checkpoints', params, batch_stats, step)
-    nnx.update(model, *jax.tree.map(jnp.asarray, restored))
+    nnx.update(model, *jax.device_put(restored))
     return model
 
 
