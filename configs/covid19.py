@@ -10,6 +10,7 @@ Variants:
 - `covid19.py:paper` follows the text of the paper where it differs from the released program.
 - `covid19.py:small` is the size at which two CPU cores learn something real in a quarter of an hour: 128 pixels, batch
   8, no LossNet, 8 epochs. Its scores are not comparable with published ones.
+Encoder and LossNet start from ImageNet files, downloaded once (see m2snet_jax/weights/pretrained.py), but for `:small`.
 Published by the authors for M²SNet: Dice .795, S .855, MAE .006.
 """
 
@@ -24,7 +25,10 @@ def get_config(variant=None):
     config.unlock()
     config.data.name = 'covid19'
     config.epochs = 200
-    if variant == 'small':
+    if variant != 'small':
+        config.model.encoder_weights = 'res2net50'
+        config.loss.lossnet_weights = 'vgg16'
+    else:
         config.data.size = 128
         config.data.sizes = (96, 112, 128)
         config.batch = 8

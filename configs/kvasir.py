@@ -8,6 +8,7 @@ get it). Variants:
 - `kvasir.py:paper` follows the text of the paper where it differs from the released program.
 - `kvasir.py:small` is the size at which two CPU cores learn something real in a quarter of an hour: 128 pixels, batch
   8, no LossNet. Its scores are not comparable with published ones.
+Encoder and LossNet start from ImageNet files, downloaded once (see m2snet_jax/weights/pretrained.py), but for `:small`.
 Published by the authors for M²SNet (mean Dice): Kvasir .912, CVC-ClinicDB .922, CVC-ColonDB .758, ETIS .749.
 """
 
@@ -21,7 +22,10 @@ def get_config(variant=None):
     config = load_config('default:paper' if variant == 'paper' else 'default')
     config.unlock()
     config.data.name = 'polyp'
-    if variant == 'small':
+    if variant != 'small':
+        config.model.encoder_weights = 'res2net50'
+        config.loss.lossnet_weights = 'vgg16'
+    else:
         config.data.size = 128
         config.data.sizes = (96, 112, 128)
         config.batch = 8

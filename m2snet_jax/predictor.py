@@ -2,6 +2,7 @@
 
 import functools
 import threading
+import types
 from pathlib import Path
 
 import jax
@@ -29,6 +30,17 @@ def create_model(name, encoder='res2net50', classes=1, dtype='float32', seed=0):
     return MODELS[name](encoder, classes, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(params=seed))
 
 
+def empty_model(name, encoder='res2net50', classes=1):
+    """Returns the same model without values, for `load_weights` to fill: drawing initial ones takes longer."""
+
+    def build():
+        key = jax.random.key(0)
+        # No value is ever computed, so one key does for all; nnx.Rngs would take half a second to count them.
+        return MODELS[name](encoder, classes, rngs=types.SimpleNamespace(params=lambda: key))
+
+    return nnx.eval_shape(build)
+
+
 def load_model(path, *, config=None):
     """Loads a trained model for prediction.
 
@@ -50,8 +62,7 @@ def load_model(path, *, config=None):
     elif not isinstance(config, ConfigDict):
         config = load_config(config or 'default')
     about = config.model.name, config.model.encoder, config.data.classes
-    # Without values, since drawing initial weights would take longer than loading.
-    model = nnx.eval_shape(functools.partial(create_model, *about))
+    model = empty_model(*about)
     try:
         load_weights(model, path)
     except InputError as error:
@@ -187,7 +198,7 @@ def make_predict_step(graph):
 def released_map(probability, height, width):
     """Turns one probability map `[S, S]` into uint8 `[height, width]` as the released program writes it.
 
-    ⌊255·p⌋ first, then Pillow's bilinear resize of the bytes.
+    ⌊255·p⌋ first, then Pillow's bilinear resize of the bytes. NaN, which a network that has diverged gives, becomes 0.
     """
-    levels = Image.fromarray((probability * 255).astype(np.uint8))
+    levels = Image.fromarray((np.nan_to_num(probability) * 255).astype(np.uint8))
     return np.asarray(levels.resize((width, height), Image.Resampling.BILINEAR))

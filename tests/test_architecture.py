@@ -12,8 +12,9 @@ FILES = sorted(PACKAGE.rglob('*.py'))
 # Imports go down this list, never up and, but for a room's own files and the pairs below, never sideways.
 TIERS = (
     ('commands', '__main__'),
+    ('parity',),
     ('training',),
-    ('report', 'evaluation', 'parity'),
+    ('report', 'evaluation'),
     ('predictor', 'plot'),
     ('data', 'weights'),
     ('metrics', 'model', 'images', 'mesh', 'hosts', 'study'),

@@ -10,9 +10,9 @@ from safetensors.numpy import load_file, save_file
 
 from m2snet_jax import load_config, load_model
 from m2snet_jax.__main__ import main
-from m2snet_jax.config import check_config
+from m2snet_jax.config import check_config, to_json
 from m2snet_jax.predictor import create_model
-from m2snet_jax.weights import checkpoint, state_dict
+from m2snet_jax.weights import checkpoint, state_dict, trained_config
 
 SMALL = ('--config=default', '--config.model.encoder=res2net14', '--config.data.size=40')
 
@@ -166,6 +166,22 @@ def test_a_converted_model_is_no_run_to_go_on_with(source, tmp_path):
     assert recorded['manifest_hash'] is None
     assert recorded['lossnet_hash'] is None
     assert recorded['converted_from'] == str(source)
+
+
+def test_how_a_model_was_trained_is_known_of_a_run_alone(source, tmp_path):
+    run, model = tmp_path / 'run', create_model('msnet', 'res2net14')
+    config = load_config('quickstart', **{'model.name': 'msnet', 'model.encoder': 'res2net14'})
+    checkpoints = checkpoint.Checkpoints(run / 'checkpoints')
+    checkpoints.save_model(1, *nnx.split(model, nnx.Param, nnx.BatchStat)[1:])
+    checkpoints.close()
+    (run / 'config.json').write_text(json.dumps({'config': to_json(config)}))
+    assert convert(run, tmp_path / 'copy') == 0
+    assert convert(run, tmp_path / 'file.safetensors') == 0
+    assert convert(source, tmp_path / 'ours', *SMALL) == 0
+    assert convert(tmp_path / 'ours', tmp_path / 'again') == 0
+    assert trained_config(run) == trained_config(tmp_path / 'copy') == to_json(config)
+    for name in ('file.safetensors', 'ours', 'again'):
+        assert trained_config(tmp_path / name) is None
 
 
 @pytest.mark.parametrize('kind', ['m2snet', 'msnet'])

@@ -16,10 +16,13 @@ from golden import seeded
 from golden_cases import FOLDER
 from safetensors.numpy import load_file, save_file
 
-from m2snet_jax import LossNet, parity
+from m2snet_jax import LossNet
 from m2snet_jax.__main__ import main
-from m2snet_jax.commands import parity as command
 from m2snet_jax.model import layers, subtraction
+from m2snet_jax.parity import differences, goldens
+from m2snet_jax.parity.marks import EXACT
+from m2snet_jax.parity.outcomes import Outcomes
+from m2snet_jax.parity.page import page
 from m2snet_jax.predictor import create_model
 from m2snet_jax.weights import state_dict
 
@@ -32,7 +35,7 @@ def small_lossnet():
     """A LossNet at 32 pixels, whose cost would be all of these tests'; and the tests' own compilation cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('JAX_COMPILATION_CACHE_DIR', os.path.abspath(CACHE))
-        patch.setattr(parity, 'LossNet', functools.partial(LossNet, size=32))
+        patch.setattr(goldens, 'LossNet', functools.partial(LossNet, size=32))
         yield
 
 
@@ -70,12 +73,13 @@ def folder(inputs, tmp_path_factory):
     folder = tmp_path_factory.mktemp('golden') / 'm2snet'
     shutil.copytree(inputs, folder)
     with jax.enable_x64(True):
-        goldens = parity.Goldens(folder, 'm2snet')
-        found, step_values = parity.training_step(goldens, 'float64')
-        found |= parity.evaluation_logits(goldens, 'float64', goldens.model('float64'), [SIZE])
-        trained_values, trained = command._trainer(goldens, 'float64')(goldens.model('float64'))
+        case = goldens.Goldens(folder, 'm2snet')
+        outcomes = Outcomes(case, 'float64')
+        found, step_values = outcomes.training_step()
+        found |= outcomes.evaluation(outcomes.model(), [SIZE])
+        trained, trained_values = outcomes.trajectory(outcomes.model())
     np.savez(folder / 'm2snet_golden.npz', **found, **trained)
-    (folder / 'm2snet_golden.json').write_text(json.dumps(goldens.values | step_values | trained_values))
+    (folder / 'm2snet_golden.json').write_text(json.dumps(case.values | step_values | trained_values))
     return folder
 
 
@@ -107,8 +111,8 @@ def test_marks_are_kept_and_told_in_words(folder, capsys):
 
 
 @pytest.mark.slow
-def test_numbers_are_the_same_as_json_and_as_a_page(folder, capsys):
-    assert run(folder, '--dtypes=float64,float32,bfloat16', '--json') == 0
+def test_numbers_are_the_same_as_json_and_as_a_page(folder, tmp_path, capsys):
+    assert run(folder, '--dtypes=float64,float32,bfloat16', '--json', '--html', f'--output={tmp_path}') == 0
     report = json.loads(capsys.readouterr().out)
     rows = report['models']['m2snet']
     assert report['passed'] is True
@@ -117,18 +121,7 @@ def test_numbers_are_the_same_as_json_and_as_a_page(folder, capsys):
     logits = rows[0]
     assert logits['what'] == 'logits, evaluation, 2x40x40'
     assert logits['float64'] < 1e-12 < logits['float32'] < 1e-4 < logits['bfloat16'] < 0.5
-    assert run(folder, '--html') == 0
-    page = capsys.readouterr().out
-    parser = html.parser.HTMLParser()
-    cells = []
-    parser.handle_data = lambda data: cells.append(data.strip())
-    parser.feed(page)
-    assert page.startswith('<!doctype html>')
-    assert '<script' not in page
-    assert 'http' not in page
-    for row in rows:
-        assert row['what'] in cells
-    assert cells.count('kept') == len(rows)
+    assert (tmp_path / 'parity.html').read_text() == page(report)
 
 
 @pytest.mark.slow
@@ -196,6 +189,77 @@ def test_errors_that_are_no_numbers_are_missed_marks(folder, tmp_path, capsys):
     assert len(found) > 10
 
 
+class Cells(html.parser.HTMLParser):
+    """The rows of all tables of a page, each under the title of its table."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.title, self.tag = [], None, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tag = tag
+        if tag == 'tr':
+            self.rows.append([self.title])
+        elif tag in ('td', 'th'):
+            self.rows[-1].append('')
+
+    def handle_data(self, data):
+        if self.tag == 'b':
+            self.title = data
+        elif self.tag in ('td', 'th'):
+            self.rows[-1][-1] = data
+
+    def handle_endtag(self, tag):
+        self.tag = None
+
+
+def a_report(**changes):
+    names = ('logits, training', 'gradients, unit x5_x4', 'running statistics, unit x5_x4', 'logits after 4 updates')
+    errors = {'float64': 1.25e-12, 'float32': 3e-6, 'bfloat16': 2e-2}
+    rows = [{'what': name, 'mark': 1e-9, **errors, 'worst': 'a<b.0.weight', 'passed': True} for name in names]
+    rows[1] |= changes
+    about = {'golden': 'folder <of goldens>', 'weights': None, 'device': '1 × cpu', 'versions': {'jax': '0.0'}}
+    return {**about, 'passed': all(row['passed'] is not False for row in rows), 'models': {'msnet': rows}}
+
+
+def test_the_page_shows_every_row_of_the_report():
+    shown = page(a_report())
+    heads = [row for row in Cells(shown).rows if row[-2:] == ['mark', '']]
+    assert [row[0] for row in heads] == ['Maps and losses', 'Updates', 'Gradients', 'Running statistics']
+    assert {tuple(row[1:]) for row in heads} == {('', 'float64', 'float32', 'bfloat16', 'mark', '')}
+    figures = ['1.2e-12', '3.0e-06', '2.0e-02', '1.0e-09', 'kept']
+    assert [row for row in Cells(shown).rows if row not in heads] == [
+        ['Maps and losses', 'logits, training', *figures],
+        ['Updates', 'logits after 4 updates', *figures],
+        ['Gradients', 'unit x5_x4', *figures],
+        ['Running statistics', 'unit x5_x4', *figures],
+    ]
+    assert 'folder &lt;of goldens&gt;' in shown
+    assert '4 of 4 marks kept' in shown
+    assert 'warning">' not in shown
+    for outside in ('<script', 'http:', 'https:', 'url('):
+        assert outside not in shown
+
+
+def test_a_missed_mark_stands_out_on_the_page():
+    shown = page(a_report(float64=math.nan, passed=False))
+    (row,) = (row for row in Cells(shown).rows if row[-1] == 'MISSED')
+    assert row == ['Gradients', 'unit x5_x4 (a<b.0.weight)', 'nan', '3.0e-06', '2.0e-02', '1.0e-09', 'MISSED']
+    assert shown.count('<tr class="missed">') == shown.count('class="warning"') == 1
+    assert '3 of 4 marks kept' in shown
+
+
+def test_without_marks_the_page_says_so():
+    report = a_report()
+    for row in report['models']['msnet']:
+        del row['float64'], row['bfloat16']
+        row |= {'mark': None, 'passed': None}
+    shown = page(report)
+    assert 'without float64 there are no marks' in shown
+    assert Cells(shown).rows[1] == ['Maps and losses', 'logits, training', '3.0e-06', '', '']
+
+
 @pytest.mark.parametrize('gone', ['m2snet_golden.npz', 'm2snet_golden.json', 'm2snet_buffers.npz', 'all'])
 def test_goldens_that_are_not_there_are_named(gone, inputs, tmp_path, capsys):
     copy = tmp_path / 'copy'
@@ -217,6 +281,7 @@ def test_goldens_that_are_not_there_are_named(gone, inputs, tmp_path, capsys):
         (['--weights=absent.pth', '--models=msnet'], 'absent.pth: no such file'),
         (['--config=kvasir'], 'parity takes no config'),
         (['word'], 'word: not understood'),
+        (['--html', '--output=/dev/null/page'], '--output=/dev/null/page: cannot be made'),
     ],
 )
 def test_flags_that_cannot_be_used_are_named(arguments, message, capsys):
@@ -227,41 +292,41 @@ def test_flags_that_cannot_be_used_are_named(arguments, message, capsys):
 def test_planted_errors_show_in_evaluation(inputs, tmp_path, monkeypatch, float64):
     def logits(change=None):
         arrays = load_file(weights_file(tmp_path / f'{change}.safetensors', change))
-        goldens = parity.Goldens(inputs, 'm2snet', arrays)
-        (found,) = parity.evaluation_logits(goldens, 'float64', goldens.model('float64'), [SIZE]).values()
+        outcomes = Outcomes(goldens.Goldens(inputs, 'm2snet', arrays), 'float64')
+        (found,) = outcomes.evaluation(outcomes.model(), [SIZE]).values()
         return found
 
     right = logits()
-    assert parity.array_error(logits(), right) == 0
-    assert parity.array_error(logits('resnet.conv1.0.weight'), right) > command.EXACT
+    assert differences.array_error(logits(), right) == 0
+    assert differences.array_error(logits('resnet.conv1.0.weight'), right) > EXACT
     monkeypatch.setattr(layers, 'EPSILON', 1.001e-5)
-    assert parity.array_error(logits(), right) > command.EXACT
+    assert differences.array_error(logits(), right) > EXACT
 
 
 def test_errors_are_relative_to_the_golden_and_see_what_is_missing():
     truths = {'x5_x4.0.bias': [2.0, 1.0], 'resnet.bn1.weight': [0.0, 0.0]}
     ours = {'x5_x4.0.bias': [2.0, 1.5], 'resnet.bn1.weight': [1e-6, 0.0]}
-    errors = parity.projection_errors(ours, truths)
+    errors = differences.projection_errors(ours, truths)
     assert errors == {'x5_x4.0.bias': 0.25, 'resnet.bn1.weight': 0.5}
-    assert parity.by_part(errors) == {
+    assert differences.by_part(errors) == {
         'encoder stem': (0.5, 'resnet.bn1.weight'),
         'unit x5_x4': (0.25, 'x5_x4.0.bias'),
     }
-    assert parity.projection_errors({}, truths) == dict.fromkeys(truths, math.inf)
-    assert parity.moment_errors({'a': [1.0, 4.0]}, {'a': [2.0, 4.0]}) == {'a': 0.25}
-    assert parity.array_error(np.ones(3), np.ones(4)) == math.inf
-    nothing = parity.by_part({'level1.0.bias': 1.0, 'level2.0.bias': math.nan})
+    assert differences.projection_errors({}, truths) == dict.fromkeys(truths, math.inf)
+    assert differences.moment_errors({'a': [1.0, 4.0]}, {'a': [2.0, 4.0]}) == {'a': 0.25}
+    assert differences.array_error(np.ones(3), np.ones(4)) == math.inf
+    nothing = differences.by_part({'level1.0.bias': 1.0, 'level2.0.bias': math.nan})
     assert math.isnan(nothing['enhancement'][0])
 
 
 def test_seeded_values_are_those_of_the_goldens():
     for name, shape in (('a.weight', (3, 5, 2, 2)), ('a.weight', (7,)), ('b.bias', (7,)), ('fc.weight', (4, 6))):
-        np.testing.assert_array_equal(parity.seeded_tensor(name, shape, 3), seeded.tensor(name, shape, 3), strict=True)
-        ours, truth = parity.seeded_direction(name, shape, 3), seeded.direction(name, shape, 3)
+        np.testing.assert_array_equal(goldens.seeded_tensor(name, shape, 3), seeded.tensor(name, shape, 3), strict=True)
+        ours, truth = goldens.seeded_direction(name, shape, 3), seeded.direction(name, shape, 3)
         np.testing.assert_array_equal(ours, truth, strict=True)
     for ours, truth in (
-        (parity.seeded_images('t', 2, 9, 7, 3), seeded.images('t', 2, 9, 7, 3)),
-        (parity.seeded_masks('t', 3, 40, 30, 3), seeded.masks('t', 3, 40, 30, 3)),
+        (goldens.seeded_images('t', 2, 9, 7, 3), seeded.images('t', 2, 9, 7, 3)),
+        (goldens.seeded_masks('t', 3, 40, 30, 3), seeded.masks('t', 3, 40, 30, 3)),
     ):
         np.testing.assert_array_equal(ours, truth.transpose(0, 2, 3, 1), strict=True)
 

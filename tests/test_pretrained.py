@@ -5,13 +5,22 @@ import hashlib
 import http.server
 import random
 import re
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from m2snet_jax.config import flatten, load_config
 from m2snet_jax.errors import InputError
-from m2snet_jax.weights.pretrained import PRETRAINED, PretrainedFile, cache_folder, weights_path
+from m2snet_jax.weights.pretrained import (
+    PRETRAINED,
+    PretrainedFile,
+    cache_folder,
+    fetch_weights,
+    weight_warnings,
+    weights_path,
+)
 
 CONTENT = random.Random(0).randbytes(700_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()[:8]
@@ -48,7 +57,8 @@ def server(tmp_path, monkeypatch):
         server.path = tmp_path / 'new' / 'cache' / FILE
         server.part = server.path.with_name(FILE + '.part')
         url = f'http://127.0.0.1:{server.server_address[1]}/{FILE}'
-        monkeypatch.setitem(PRETRAINED, 'net', PretrainedFile(url, SHA256, 'free', '--do=without'))
+        published = PretrainedFile(url, SHA256, 'free', 'loss.lossnet_weights', 'random VGG')
+        monkeypatch.setitem(PRETRAINED, 'net', published)
         thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.01})
         thread.start()
         yield server
@@ -72,8 +82,9 @@ def test_published_names_hold_the_hash_that_is_checked():
         assert file.name == file.url.rpartition('/')[2]
         assert file.name.endswith(f'-{file.sha256}.pth')
         assert len(file.sha256) == 8
-        assert '--config.' in file.without
+        assert file.key in flatten(load_config('default'))
         assert file.licence
+        assert file.without
 
 
 def test_a_path_is_returned_as_it_is(tmp_path):
@@ -166,9 +177,110 @@ def test_without_the_file_one_screen_says_all(trouble, server, tmp_path, monkeyp
     with pytest.raises(InputError) as caught:
         weights_path('net')
     screen = str(caught.value)
-    for needed in (FILE, PRETRAINED['net'].url, str(server.path), 'M2SNET_JAX_CACHE', '--do=without', 'free'):
+    without = '--config.loss.lossnet_weights=none'
+    for needed in (FILE, PRETRAINED['net'].url, str(server.path), 'M2SNET_JAX_CACHE', without, 'random VGG', 'free'):
         assert needed in screen
-    assert len(screen.splitlines()) == 5
+    assert len(screen.splitlines()) == 8
     with contextlib.suppress(NotADirectoryError):
         assert not server.path.exists()
         assert not server.part.exists()
+
+
+RECIPES = ('kvasir', 'video_polyp', 'covid19', 'busi', 'goals')
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_recipes_name_the_papers_files_and_small_ones_none(name):
+    for variant in ('', ':paper'):
+        config = load_config(name + variant)
+        assert (config.model.encoder_weights, config.loss.lossnet_weights) == ('res2net50', 'vgg16')
+        assert weight_warnings(config) == []
+    small = load_config(f'{name}:small')
+    assert (small.model.encoder_weights, small.loss.lossnet_weights, small.loss.lossnet) == (None, None, 0)
+
+
+def test_random_weights_are_warned_of():
+    def warned(name, **keys):
+        lines = weight_warnings(load_config(name, **keys))
+        assert len(lines) == len(set(lines)) <= 2
+        return {part for part in ('encoder', 'LossNet') for line in lines if line.startswith((part, f'the {part}'))}
+
+    assert warned('quickstart') == {'encoder', 'LossNet'}
+    assert warned('kvasir:small') == warned('folder') == {'encoder'}
+    assert warned('quickstart', **{'model.weights': 'a.pth'}) == {'LossNet'}
+    assert warned('quickstart', **{'model.encoder_weights': 'a.pth'}) == {'LossNet'}
+    assert warned('quickstart', **{'loss.lossnet_weights': 'vgg16'}) == {'encoder'}
+    assert warned('quickstart', **{'loss.lossnet_weights': 'vgg16', 'model.weights': 'runs/a'}) == set()
+
+
+@pytest.fixture
+def two_files(server, monkeypatch):
+    """The encoder's file and LossNet's at the same server, one after the other in one config."""
+    for name, key in (('res2net50', 'model.encoder_weights'), ('vgg16', 'loss.lossnet_weights')):
+        url = f'{PRETRAINED["net"].url}/{name}-{SHA256}.pth'
+        monkeypatch.setitem(PRETRAINED, name, PretrainedFile(url, SHA256, f'free {name}', key, f'random {name}'))
+    return {name: server.path.with_name(PRETRAINED[name].name) for name in ('res2net50', 'vgg16')}
+
+
+def test_what_a_training_starts_from_is_fetched_once(server, two_files):
+    fetch_weights(load_config('kvasir'))
+    assert all(path.read_bytes() == CONTENT for path in two_files.values())
+    fetch_weights(load_config('kvasir'))
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ('keys', 'wanted'),
+    [
+        ({'model.encoder_weights': None}, ['vgg16']),
+        ({'loss.lossnet': 0.0}, ['res2net50']),
+        ({'loss.lossnet_weights': None}, ['res2net50']),
+        ({'model.weights': 'somewhere'}, ['vgg16']),
+    ],
+)
+def test_only_what_is_needed_is_fetched(keys, wanted, two_files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('somewhere').touch()
+    fetch_weights(load_config('kvasir', **keys))
+    assert [name for name, path in two_files.items() if path.exists()] == wanted
+
+
+@pytest.mark.parametrize('there', [[], ['res2net50'], ['vgg16']])
+def test_one_screen_names_all_missing_files_and_the_command_without_them(there, server, two_files, monkeypatch):
+    given = ['python', 'train.py', '--config=kvasir', '--workdir=my run', '--config.model.encoder_weights=res2net50']
+    monkeypatch.setattr(sys, 'orig_argv', given)
+    for name in there:
+        two_files[name].parent.mkdir(parents=True, exist_ok=True)
+        two_files[name].write_bytes(CONTENT)
+    server.status = 503
+    with pytest.raises(InputError, match='cannot be downloaded') as caught:
+        fetch_weights(load_config('kvasir'))
+    screen = str(caught.value)
+    for name, path in two_files.items():
+        for needed in (PRETRAINED[name].url, str(path), f'free {name}', f'random {name}'):
+            assert (needed in screen) == (name not in there)
+    command = "python train.py --config=kvasir '--workdir=my run'"
+    command += ' --config.model.encoder_weights=' + ('res2net50' if 'res2net50' in there else 'none')
+    command += '' if 'vgg16' in there else ' --config.loss.lossnet_weights=none'
+    assert screen.splitlines()[-1].strip() == command
+    assert len(screen.splitlines()) <= 20
+    assert not server.part.parent.exists() or all(name in there for name, path in two_files.items() if path.exists())
+
+
+@pytest.mark.parametrize(
+    ('keys', 'message'),
+    [
+        ({'model.encoder': 'res2net101'}, '--config.model.encoder_weights=res2net50: the encoder is res2net101'),
+        ({'model.encoder_weights': 'vgg16'}, 'encoder_weights=vgg16: that file is for --config.loss.lossnet_weights'),
+        ({'model.encoder_weights': 'a.pth'}, '--config.model.encoder_weights=a.pth: no such file'),
+        ({'model.weights': 'runs/a'}, '--config.model.weights=runs/a: no such file'),
+        ({'model.weights': 'res2net50'}, 'weights=res2net50: that file is for --config.model.encoder_weights'),
+        ({'loss.lossnet_weights': 'b.pth'}, '--config.loss.lossnet_weights=b.pth: no such file'),
+    ],
+)
+def test_names_that_cannot_be_used_are_refused_before_anything_is_fetched(keys, message, server, two_files, tmp_path):
+    with pytest.raises(InputError) as caught:
+        fetch_weights(load_config('kvasir', **keys))
+    assert message in str(caught.value)
+    assert '\n' not in str(caught.value)
+    assert server.asked == []

@@ -1,5 +1,6 @@
 """Whole runs of a tiny model: what they leave, how they go on after being killed, and what they refuse."""
 
+import html
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import pytest
 from conftest import CACHE
 
 from m2snet_jax import InputError, load_config, load_model, mesh, train_and_evaluate
+from m2snet_jax.__main__ import main as run_command
 from m2snet_jax.commands.train import main
 from m2snet_jax.data.datasets import open_dataset
 from m2snet_jax.training import loop
@@ -92,6 +94,7 @@ def test_what_a_run_leaves(finished):
     workdir, scores = finished
     summary = json.loads((workdir / 'scores' / 'summary.json').read_text())
     assert summary['config']['data']['sizes'] == [40, 48]
+    assert [line.partition(' ')[0] for line in summary['warnings']] == ['the', 'LossNet']  # encoder: random weights
     assert 0 <= scores['test/hard/Dice'] <= 1
     assert {f'test/hard/{name}' for name in ('Dice', 'IoU', 'MAE')} <= summary['scores'].keys()
     assert len(list((workdir / 'maps' / 'test').glob('*.png'))) == 5
@@ -113,6 +116,18 @@ def test_the_run_loads_for_prediction(finished):
     from m2snet_jax.images import read_mask
 
     assert np.abs(read_mask(stored) - probability * 255).max() < 2  # the file is cut to bytes before its resize
+
+
+def test_random_weights_are_warned_of_wherever_the_run_is_scored(finished, tmp_path, capsys):
+    workdir, _ = finished
+    warnings = json.loads((workdir / 'scores' / 'summary.json').read_text())['warnings']
+    assert run_command(['m2snet_jax', 'evaluate', f'--model={workdir}', f'--output={tmp_path}']) == 0
+    out = capsys.readouterr().out
+    assert json.loads((tmp_path / 'scores' / 'summary.json').read_text())['warnings'] == warnings
+    for line in warnings:
+        assert f'warning: {line}' in out
+        for folder in (workdir, tmp_path):
+            assert html.escape(line) in (folder / 'report.html').read_text()
 
 
 def test_a_finished_run_says_so_and_does_nothing(finished, capsys):
@@ -216,6 +231,27 @@ def test_bad_input_is_one_error_and_leaves_nothing(arguments, message, tmp_path,
     assert message in errors[0]
     assert output.out == ''
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('root', 'message'), [('{folder}', 'vgg16-397923af.pth'), ('/nowhere', '/nowhere: no such folder')]
+)
+def test_without_network_nothing_is_written_and_data_are_looked_at_first(root, message, tmp_path, monkeypatch, capsys):
+    def offline(*arguments, **keywords):
+        raise OSError('no network')
+
+    monkeypatch.setattr('urllib.request.urlopen', offline)
+    monkeypatch.setenv('M2SNET_JAX_CACHE', str(tmp_path / 'cache'))
+    folder = tmp_path / 'data'
+    for name in 'abcdef':
+        write(folder / 'images' / f'{name}.png', np.full((40, 44, 3), 90))
+        write(folder / 'masks' / f'{name}.png', np.pad(np.full((10, 10), 255), ((5, 25), (9, 25))))
+    arguments = [f'--root={root.format(folder=folder)}', f'--workdir={tmp_path / "run"}', '--config.data.name=folder']
+    assert main(['train', *ARGUMENTS, *arguments, '--config.loss.lossnet_weights=vgg16']) == 2
+    output = capsys.readouterr()
+    assert message in output.err
+    assert output.err.splitlines()[-1].endswith('--config.loss.lossnet_weights=none') == ('vgg16' in message)
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def write(path, array):

@@ -44,6 +44,8 @@ def _main(argv):
         raise InputError(f'--repeats={values.repeats}: must be at least 1')
     config.batch = config.batch if values.batch is None else values.batch
     config.data.size = config.data.size if values.size is None else values.size
+    # Time does not depend on the weights, so none are fetched.
+    config.model.encoder_weights = config.model.weights = config.loss.lossnet_weights = None
     check_config(config)
 
     from m2snet_jax import mesh as devices

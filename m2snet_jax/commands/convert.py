@@ -80,16 +80,14 @@ def _check_target(target):
 
 def _read(source, config):
     """Returns (model, its config, the file's arrays or None for a folder)."""
-    from flax import nnx
     from ml_collections import ConfigDict
 
-    from m2snet_jax.predictor import create_model
+    from m2snet_jax.predictor import empty_model
     from m2snet_jax.weights import load_state_dict, load_weights, read_torch_file, recorded_config
 
     if source.is_dir():
         config = ConfigDict(recorded_config(source))
-    about = config.model.name, config.model.encoder, config.data.classes
-    model = nnx.eval_shape(lambda: create_model(*about))
+    model = empty_model(config.model.name, config.model.encoder, config.data.classes)
     if source.is_dir():
         return load_weights(model, source), config, None
     arrays = read_torch_file(source)
@@ -110,12 +108,14 @@ def _write_folder(target, model, config, source):
     from flax import nnx
 
     from m2snet_jax.config import to_json
+    from m2snet_jax.weights import trained_config
     from m2snet_jax.weights.checkpoint import Checkpoints
 
     temporary = target.with_name(f'.{target.name}.{os.getpid()}')
     _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     # No data and no LossNet belong to it: no training will take it for its own.
     about = {'config': to_json(config), 'manifest_hash': None, 'lossnet_hash': None, 'converted_from': str(source)}
+    about['trained_with_config'] = trained_config(source) is not None
     try:
         temporary.mkdir()
         (temporary / 'config.json').write_text(json.dumps(about, indent=1) + '\n')
@@ -132,12 +132,11 @@ def _write_folder(target, model, config, source):
 def _check_written(target, config, weights):
     """Reads the target back and compares it bit for bit."""
     import numpy as np
-    from flax import nnx
 
-    from m2snet_jax.predictor import create_model
+    from m2snet_jax.predictor import empty_model
     from m2snet_jax.weights import load_weights, state_dict
 
-    model = nnx.eval_shape(lambda: create_model(config.model.name, config.model.encoder, config.data.classes))
+    model = empty_model(config.model.name, config.model.encoder, config.data.classes)
     written = state_dict(load_weights(model, target))
     if any(written[name].tobytes() != np.asarray(array).tobytes() for name, array in weights.items()):
         raise OSError(f'{target}: what was written reads back differently; the disk may be failing')

@@ -87,6 +87,8 @@ def _own_config(model, given):
 
 def _evaluate_model(model, config, sets, output):
     """Predicts and scores; returns no faults."""
+    from ml_collections import ConfigDict
+
     from m2snet_jax import mesh as devices
 
     devices.use_compilation_cache()
@@ -96,6 +98,8 @@ def _evaluate_model(model, config, sets, output):
     from m2snet_jax.evaluation.folders import claim_folder
     from m2snet_jax.evaluation.sheet import versions, write_summary
     from m2snet_jax.predictor import load_model
+    from m2snet_jax.weights import trained_config
+    from m2snet_jax.weights.pretrained import weight_warnings
 
     dataset = _chosen(open_dataset(config), sets)
     predictor = load_model(model, config=config)
@@ -109,7 +113,8 @@ def _evaluate_model(model, config, sets, output):
     about = {'model': str(model), 'model_hash': predictor.model_hash}
     claim_folder(output / 'maps', {'model_hash': predictor.model_hash, 'size': predictor.size})
     state = devices.replicate(predictor.state, mesh)
-    scores, _ = evaluate(lambda images: predictor.step(*state, images), dataset, config, mesh, output)
+    warnings = weight_warnings(ConfigDict(trained)) if (trained := trained_config(model)) else []
+    scores, _ = evaluate(lambda images: predictor.step(*state, images), dataset, config, mesh, output, warnings)
     write_summary(output, scores, {'config': to_json(config), **about, 'versions': versions()})
     return []
 

@@ -22,7 +22,7 @@ from m2snet_jax.plot import case_panels, overlay
 from m2snet_jax.predictor import released_map
 
 
-def evaluate(predict, dataset, config, mesh, workdir):
+def evaluate(predict, dataset, config, mesh, workdir, warnings=()):
     """Predicts and scores every test set and writes maps, overlays and score sheets.
 
     Several processes share the images, write the maps of theirs, and all return the scores of all; they need to see
@@ -35,6 +35,7 @@ def evaluate(predict, dataset, config, mesh, workdir):
         mesh: devices to predict on.
         workdir: gets the files listed in the head of sheet.py; maps are written as the released program writes
             them (`<name>_<class>.png` for several classes), overlays of the first few.
+        warnings: lines that the score sheet is to show.
 
     Returns:
         (scores, panels): {'<set>/<protocol>/<name>': figure} and {'<set>/<name>': the first few as `case_panels`}.
@@ -61,7 +62,7 @@ def evaluate(predict, dataset, config, mesh, workdir):
         scored = [(*member, image) for member, image in zip(members, images, strict=True)]
         results[test_set] = sorted(itertools.chain(*hosts.gather(scored)), key=lambda member: member[0])
     about = {'manifest_hash': dataset.manifest_hash}
-    scores = write_sheets(results, dataset.tests, config, workdir, about) if hosts.is_first() else None
+    scores = write_sheets(results, dataset.tests, config, workdir, about, warnings) if hosts.is_first() else None
     panels = {name: drawn for part in hosts.gather(panels) for name, drawn in part.items()}
     return hosts.gather(scores)[0], panels
 

@@ -47,7 +47,7 @@ SELECTED_ON_TEST = 'the checkpoint was chosen on the test set: these scores are 
 HARD_ALONE = ('pooled/', 'lesion_free/')  # figures of `hard` that stand without its name
 
 
-def write_sheets(results, tests, config, workdir, about):
+def write_sheets(results, tests, config, workdir, about, warnings=()):
     """Writes everything in `scores/` and returns the scores.
 
     Args:
@@ -56,9 +56,10 @@ def write_sheets(results, tests, config, workdir, about):
         config: `data.{name, classes}`, `evaluate.bootstrap` and `select` are read.
         workdir: gets `scores/`.
         about: first entries of `summary.json`.
+        warnings: lines on the model, beside those on the maps and masks that are found here.
     """
     scores, intervals, rows, details, counts = {}, {}, [], {}, {}
-    warnings = [SELECTED_ON_TEST] if config.get('select') == 'test' else []
+    warnings = [*([SELECTED_ON_TEST] if config.get('select') == 'test' else []), *warnings]
     for test_set, members in results.items():
         names, images = [member[1] for member in members], [member[-1] for member in members]
         classes = [list(one) for one in zip(*(image['scores'] for image in images), strict=True)]

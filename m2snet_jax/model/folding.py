@@ -46,7 +46,8 @@ def fold(model):
 def _absorb(conv, norm):
     """Moves what `norm` does by its running statistics into `conv`, in place."""
     scale, shift, mean, var = (np.float64(value[...]) for value in (norm.scale, norm.bias, norm.mean, norm.var))
-    factor = scale / np.sqrt(var + EPSILON)
+    with np.errstate(invalid='ignore'):  # a variance below 0 gives NaN here as it does in the norm
+        factor = scale / np.sqrt(var + EPSILON)
     bias = -mean if conv.bias is None else np.float64(conv.bias[...]) - mean
     dtype = conv.kernel.dtype
     conv.kernel = nnx.Param(jnp.asarray(np.float64(conv.kernel[...]) * factor, dtype))

@@ -31,6 +31,7 @@ from m2snet_jax.training.step import create_train_state, make_train_step
 from m2snet_jax.training.validation import make_validate, watched_split
 from m2snet_jax.weights import load_weights, names
 from m2snet_jax.weights.checkpoint import Checkpoints
+from m2snet_jax.weights.pretrained import fetch_weights, weight_warnings
 
 LOSSNET_SEED = 224  # apart from the run's: every run of a config sees the same random LossNet
 PUBLISHED_BATCH = 16  # for which the rate of both papers was chosen
@@ -58,10 +59,12 @@ def train_and_evaluate(config, workdir):
     workdir = Path(workdir)
     check_writable(workdir)
     dataset = open_dataset(config)
+    fetch_weights(config)
     model, lossnet = build_model(config), build_lossnet(config)
     about = _about(config, dataset, lossnet)
     check_same_run(config, about, workdir)
 
+    warnings = weight_warnings(config)
     if hosts.is_first():
         write_about(about, dataset.manifest, workdir)
     epoch_steps = steps_per_epoch(dataset.train, config)
@@ -71,7 +74,7 @@ def train_and_evaluate(config, workdir):
         if checkpoints.latest_step() == total and is_scored(workdir, total):
             say(f'{workdir}: this run is finished ({total} steps); nothing to do')
             return read_summary(workdir)
-        for line in _announcements(config, dataset, mesh):
+        for line in (*_announcements(config, dataset, mesh), *(f'warning: {warning}' for warning in warnings)):
             say(line)
         optimizer = build_optimizer(config, total, epoch_steps)
         graph, state = create_train_state(model, optimizer, average=config.ema is not None)
@@ -89,10 +92,8 @@ def train_and_evaluate(config, workdir):
                 params, batch_stats = checkpoints.restore_evaluated(step, state)
                 say(f'step {step} had the highest Dice ({config.select}); it is the one that is scored')
             say('predicting and scoring the test sets')
-            predict_step = make_predict_step(graph)
-            scores, panels = evaluate(
-                lambda images: predict_step(params, batch_stats, images), dataset, config, mesh, workdir
-            )
+            predict = functools.partial(make_predict_step(graph), params, batch_stats)
+            scores, panels = evaluate(predict, dataset, config, mesh, workdir, warnings)
             for name, image in panels.items():
                 logs.write_image(total, name, image)
             logs.write_scores(total, scores, read_sheet(workdir, 'details.json'))
@@ -156,7 +157,7 @@ def build_model(config):
     """Returns the model that a config names, in training mode, with its initial weights."""
     model = create_model(config.model.name, config.model.encoder, config.data.classes, config.dtype, config.seed)
     model.encoder.remat = config.remat
-    if config.model.encoder_weights is not None:
+    if config.model.encoder_weights is not None and config.model.weights is None:
         load_weights(model.encoder, config.model.encoder_weights)
     if config.model.weights is not None:
         load_weights(model, config.model.weights)

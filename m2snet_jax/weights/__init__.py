@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from m2snet_jax.errors import InputError
@@ -12,7 +11,10 @@ from m2snet_jax.weights.names import load_state_dict, state_dict
 from m2snet_jax.weights.pretrained import weights_path
 from m2snet_jax.weights.torch_file import read_torch_file, write_safetensors
 
-__all__ = ['load_state_dict', 'load_weights', 'read_torch_file', 'recorded_config', 'state_dict', 'write_safetensors']
+__all__ = [
+    'load_state_dict', 'load_weights', 'read_torch_file', 'recorded_config', 'state_dict', 'trained_config',
+    'write_safetensors',
+]  # fmt: skip
 
 
 def load_weights(model, source):
@@ -41,19 +43,40 @@ def load_weights(model, source):
     choose = recorded_config(run).get('select', 'last') != 'last'
     _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     restored = restore_model(run / 'checkpoints', params, batch_stats, step, choose=choose)
-    nnx.update(model, *jax.tree.map(jnp.asarray, restored))
+    nnx.update(model, *jax.device_put(restored))
     return model
 
 
 def recorded_config(path):
-    """Returns the resolved config of a run, a dict; raises InputError where there is no run.
+    """Returns the resolved config of a run or converted model, a dict; raises InputError where there is none.
 
     Args:
         path: the folder of a run, the folder `checkpoints` in it, or one step's folder in that.
     """
+    return _record(path)['config']
+
+
+def trained_config(path):
+    """Returns the config that a model was trained with, a dict, or None where nobody knows.
+
+    Args:
+        path: a file, of which nobody knows, or as for `recorded_config`; what `convert` makes of a file has a config
+            that says which model it is, not how it was trained.
+    """
+    if Path(path).is_file():
+        return None
+    record = _record(path)
+    return record['config'] if record.get('trained_with_config', True) else None
+
+
+def _record(path):
+    """Returns what `config.json` of a run holds."""
     run, _ = _run_and_step(Path(path))
     try:
-        return json.loads((run / 'config.json').read_text())['config']
+        record = json.loads((run / 'config.json').read_text())
+        if not isinstance(record['config'], dict):
+            raise TypeError('not a config')
+        return record
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f'{run}: holds no run (no readable config.json); name the folder of a run') from None
 

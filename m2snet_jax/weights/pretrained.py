@@ -6,6 +6,8 @@ Each file is published under a name that ends in the first eight digits of its S
 import hashlib
 import http.client
 import os
+import shlex
+import sys
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -19,11 +21,15 @@ from m2snet_jax.errors import InputError
 
 @dataclass(frozen=True)
 class PretrainedFile:
-    """A published weights file: `sha256` holds the first digits, `without` says how to do without it."""
+    """A published weights file.
+
+    `sha256` holds the first digits, `key` is the config key that names the file, `without` says what its lack means.
+    """
 
     url: str
     sha256: str
     licence: str
+    key: str
     without: str
 
     @property
@@ -33,20 +39,21 @@ class PretrainedFile:
 
 _RES2NET = 'https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/'
 _RES2NET_LICENCE = 'Res2Net authors, CC BY-NC-SA 4.0: not for commercial use; trained on ImageNet'
-_NO_ENCODER = '--config.model.encoder_weights=none (random encoder)'
+_ENCODER, _LOSSNET = 'model.encoder_weights', 'loss.lossnet_weights'
 
 PRETRAINED = {
     'res2net50': PretrainedFile(
-        _RES2NET + 'res2net50_v1b_26w_4s-3cf99910.pth', '3cf99910', _RES2NET_LICENCE, _NO_ENCODER
+        _RES2NET + 'res2net50_v1b_26w_4s-3cf99910.pth', '3cf99910', _RES2NET_LICENCE, _ENCODER, 'random encoder'
     ),
     'res2net101': PretrainedFile(
-        _RES2NET + 'res2net101_v1b_26w_4s-0812c246.pth', '0812c246', _RES2NET_LICENCE, _NO_ENCODER
+        _RES2NET + 'res2net101_v1b_26w_4s-0812c246.pth', '0812c246', _RES2NET_LICENCE, _ENCODER, 'random encoder'
     ),
     'vgg16': PretrainedFile(
         'https://download.pytorch.org/models/vgg16-397923af.pth',
         '397923af',
         'torchvision, BSD 3-Clause, no licence of its own for the weights; trained on ImageNet, whose terms may apply',
-        '--config.loss.lossnet_weights=none (random frozen VGG; the papers use this file)',
+        _LOSSNET,
+        "random frozen VGG, not the papers' LossNet",
     ),
 }
 
@@ -69,10 +76,54 @@ def weights_path(name_or_path):
     file = PRETRAINED[name_or_path]
     path = cache_folder() / file.name
     if not path.exists():
-        _download(file, path)
+        _download([file])
     elif _sha256(path)[: len(file.sha256)] != file.sha256:
         raise InputError(f'{path}: its SHA-256 should begin with {file.sha256}: damaged or another file, delete it')
     return path
+
+
+def fetch_weights(config):
+    """Makes sure that the weights that a training starts from are on this computer; downloads what is missing.
+
+    Args:
+        config: `model.{encoder, encoder_weights, weights}` and `loss.{lossnet, lossnet_weights}` are read.
+
+    Raises:
+        InputError: a file of the user's that is not there, a name that belongs to something else, or no network: then
+            one screen on all files that are missing.
+    """
+    named = _named(config)
+    for key, name in named.items():
+        if name not in PRETRAINED and not Path(name).exists():
+            raise InputError(f'--config.{key}={name}: no such file, nor one of the names {", ".join(PRETRAINED)}')
+        if name in PRETRAINED and key != PRETRAINED[name].key:
+            raise InputError(f'--config.{key}={name}: that file is for --config.{PRETRAINED[name].key}')
+        if key == _ENCODER and name in PRETRAINED and name != config.model.encoder:
+            found = f'the encoder is {config.model.encoder}'
+            raise InputError(f'--config.{key}={name}: {found}; name the file of the same name, a path, or none')
+    files = [PRETRAINED[name] for name in named.values() if name in PRETRAINED]
+    _download([file for file in files if not (cache_folder() / file.name).exists()])
+
+
+def weight_warnings(config):
+    """Returns a line for each part of a training that starts from random weights where the papers' start from ImageNet.
+
+    Every score sheet of such a run shows them.
+    """
+    named, lines = _named(config), []
+    if config.model.weights is None and _ENCODER not in named:
+        lines.append('the encoder started from random weights, in the papers from ImageNet (model.encoder_weights)')
+    if config.loss.lossnet and _LOSSNET not in named:
+        lines.append("LossNet was a VGG with random weights, the papers' is ImageNet's VGG-16 (loss.lossnet_weights)")
+    return lines
+
+
+def _named(config):
+    """Returns {config key: name or path} of the weights that a training of `config` reads."""
+    encoder = config.model.encoder_weights if config.model.weights is None else None
+    lossnet = config.loss.lossnet_weights if config.loss.lossnet else None
+    named = {_ENCODER: encoder, 'model.weights': config.model.weights, _LOSSNET: lossnet}
+    return {key: name for key, name in named.items() if name is not None}
 
 
 def cache_folder():
@@ -81,23 +132,24 @@ def cache_folder():
     return Path(os.environ.get('M2SNET_JAX_CACHE') or home / 'm2snet_jax')
 
 
-def _download(file, path):
-    """Downloads to `<path>.part`, going on where an earlier attempt ended, and renames it once its hash is right."""
-    part = path.with_name(f'{path.name}.part')
-    logging.info('downloading %s to %s (%s)', file.url, path, file.licence)
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(file.url, part)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise InputError(_unreachable(file, path, error)) from error
-    found = _sha256(part)
-    if not found.startswith(file.sha256):
-        part.unlink()
-        raise InputError(
-            f'{file.url}: the SHA-256 of what came begins with {found[: len(file.sha256)]}, not {file.sha256}; '
-            f'nothing was kept: try again, or put the right file at {path}'
-        )
-    os.replace(part, path)
+def _download(files):
+    """Downloads to `<name>.part`, going on where an earlier attempt ended, and renames it once its hash is right."""
+    for number, file in enumerate(files):
+        path = cache_folder() / file.name
+        part = path.with_name(f'{path.name}.part')
+        logging.info('downloading %s to %s (%s)', file.url, path, file.licence)
+        try:
+            _fetch(file.url, part)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise InputError(_unreachable(files[number:], error)) from error
+        found = _sha256(part)
+        if not found.startswith(file.sha256):
+            part.unlink()
+            raise InputError(
+                f'{file.url}: the SHA-256 of what came begins with {found[: len(file.sha256)]}, not {file.sha256}; '
+                f'nothing was kept: try again, or put the right file at {path}'
+            )
+        os.replace(part, path)
 
 
 def _fetch(url, part):
@@ -114,6 +166,7 @@ def _fetch(url, part):
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
             begin = 0
         length = int(response.headers.get('Content-Length', 0))
+        part.parent.mkdir(parents=True, exist_ok=True)
         with (
             part.open('ab' if begin else 'wb') as output,
             tqdm(
@@ -129,16 +182,21 @@ def _fetch(url, part):
         )
 
 
-def _unreachable(file, path, error):
-    return '\n'.join(
-        [
-            f'{file.name} is not on this computer and cannot be downloaded ({str(error).strip("<>")})',
-            f'  from:       {file.url}',
-            f'  put it at:  {path}   (or set M2SNET_JAX_CACHE to the folder that holds it)',
-            f'  or without: {file.without}',
-            f'  licence:    {file.licence}',
+def _unreachable(files, error):
+    """Returns one screen on files that are missing, of which the first could not be downloaded."""
+    lines = [f'weights are not on this computer and cannot be downloaded ({str(error).strip("<>")})']
+    for file in files:
+        lines += [
+            f'  {file.name}',
+            f'    from:      {file.url}',
+            f'    put it at: {cache_folder() / file.name}',
+            f'    licence:   {file.licence}',
         ]
-    )
+    lines.append('  or set M2SNET_JAX_CACHE to the folder that holds them')
+    keys = tuple(f'--config.{file.key}=' for file in files)
+    words = [word for word in sys.orig_argv if not word.startswith(keys)] + [f'{key}none' for key in keys]
+    lines += [f'to run without ({"; ".join(file.without for file in files)}):', f'  {shlex.join(words)}']
+    return '\n'.join(lines)
 
 
 def _sha256(path):

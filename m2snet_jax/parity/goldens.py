@@ -1,0 +1,115 @@
+"""Golden values that the released program's modules gave in float64, and what they came from.
+
+A folder of goldens holds, for each model NAME, `NAME_golden.npz` and `NAME_golden.json` (what came out, and the `seed`
+and `sizes` that it came from), `NAME_buffers.npz` (running statistics to start from) and, for all,
+`state_dict_shapes.json` (PyTorch's names and shapes). Weights and inputs are rebuilt from the seed and their names.
+"""
+
+import json
+import re
+import zlib
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from m2snet_jax.errors import InputError
+from m2snet_jax.model.layers import at_least_float32
+from m2snet_jax.model.lossnet import LossNet
+from m2snet_jax.predictor import MODELS
+from m2snet_jax.weights import load_state_dict
+
+STATISTIC = re.compile(r'(running_mean|running_var|num_batches_tracked)$')
+
+
+def _generator(name, seed):
+    return np.random.RandomState((zlib.crc32(name.encode()) ^ (seed * 0x9E3779B1)) & 0xFFFFFFFF)
+
+
+def seeded_tensor(name, shape, seed):
+    """Returns the float32 parameter of a PyTorch name: He-normal kernels, scales in [½, 1½], small biases."""
+    generator = _generator(name, seed)
+    if len(shape) > 1:
+        array = generator.standard_normal(shape) * np.sqrt(2.0 / int(np.prod(shape[1:])))
+    elif name.endswith('weight'):
+        array = generator.uniform(0.5, 1.5, shape)
+    else:
+        array = generator.standard_normal(shape) * 0.1
+    return array.astype(np.float32)
+
+
+def seeded_images(tag, batch, height, width, seed):
+    """Returns normalised images, float32 `[batch, height, width, 3]`."""
+    images = _generator(f'image/{tag}', seed).standard_normal((batch, 3, height, width))
+    return images.astype(np.float32).transpose(0, 2, 3, 1)
+
+
+def seeded_masks(tag, batch, height, width, seed):
+    """Returns soft masks of a few ellipses each, float32 `[batch, height, width, 1]` in [0, 1]."""
+    generator = _generator(f'mask/{tag}', seed)
+    y, x = np.mgrid[0:height, 0:width]
+    masks = np.zeros((batch, height, width, 1), np.float32)
+    for mask in masks[..., 0]:
+        for _ in range(generator.randint(1, 4)):
+            row, column = generator.uniform(0, height), generator.uniform(0, width)
+            half_height, half_width = generator.uniform(0.08, 0.3) * height, generator.uniform(0.08, 0.3) * width
+            distance = ((y - row) / half_height) ** 2 + ((x - column) / half_width) ** 2
+            np.maximum(mask, np.clip((1.1 - distance) / 0.2, 0, 1), out=mask)
+    return masks
+
+
+def seeded_direction(name, shape, seed):
+    """Returns the float64 unit vector on which the tensor of a PyTorch name is projected."""
+    direction = _generator(f'direction/{name}', seed).standard_normal(shape)
+    return direction / np.linalg.norm(direction)
+
+
+class Goldens:
+    """What the released program gave for one model: `arrays` and `values` as stored, and the weights and inputs.
+
+    Args:
+        folder: of goldens.
+        name: 'msnet' or 'm2snet'.
+        weights: a state dict to take in place of the seeded one.
+
+    Raises:
+        InputError: a file is missing or cannot be read; or the weights do not fit.
+    """
+
+    def __init__(self, folder, name, weights=None):
+        folder, self.name = Path(folder), name
+        try:
+            self.arrays = dict(np.load(folder / f'{name}_golden.npz'))
+            self.values = json.loads((folder / f'{name}_golden.json').read_text())
+            shapes = json.loads((folder / 'state_dict_shapes.json').read_text())
+            self.seed, self.sizes = self.values['seed'], self.values['sizes']
+            if weights is None:
+                learned = {key: shape for key, shape in shapes[name].items() if not STATISTIC.search(key)}
+                weights = {key: seeded_tensor(key, tuple(shape), self.seed) for key, shape in learned.items()}
+                weights |= np.load(folder / f'{name}_buffers.npz')
+            self.state_dict, self._vgg_shapes = weights, shapes['vgg16']
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f'--golden={folder}: no goldens of {name} there ({error})') from None
+
+    def model(self, dtype):
+        """Returns the model in training mode; its parameters are in float64 for float64, else in float32."""
+        kind, encoder = MODELS[self.name], self.values.get('encoder', 'res2net50')
+        return self._loaded(dtype, lambda **how: kind(encoder, **how), self.state_dict)
+
+    def lossnet(self, dtype):
+        vgg = {key: seeded_tensor(f'vgg16/{key}', tuple(shape), self.seed) for key, shape in self._vgg_shapes.items()}
+        return self._loaded(dtype, LossNet, vgg)
+
+    def _loaded(self, dtype, kind, arrays):
+        precision = {'dtype': dtype, 'param_dtype': at_least_float32(dtype)}
+        return load_state_dict(nnx.eval_shape(lambda: kind(**precision, rngs=nnx.Rngs(0))), arrays)
+
+    def images(self, tag, size, dtype):
+        """Returns seeded images `[B, H, W, 3]` in the parameters' dtype; `size` is (B, H, W)."""
+        return jnp.asarray(seeded_images(tag, *size, self.seed), at_least_float32(dtype))
+
+    def batch(self, tag, size, dtype):
+        """Returns a batch of seeded images and masks, as the training step takes it."""
+        masks = jnp.asarray(seeded_masks(tag, *size, self.seed), at_least_float32(dtype))
+        return {'image': self.images(tag, size, dtype), 'mask': masks}
