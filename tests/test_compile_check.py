@@ -11,8 +11,9 @@ import pytest
 from flax import nnx
 
 from m2snet_jax import mesh as devices
-from m2snet_jax.commands.compile_check import main
+from m2snet_jax.commands.compile_check import global_batch, main
 from m2snet_jax.config import load_config
+from m2snet_jax.errors import InputError
 from m2snet_jax.training.chips import CHIPS
 from m2snet_jax.training.collectives import count_collectives
 from m2snet_jax.training.compilation import compile_step, largest_batch, lower_step
@@ -135,6 +136,20 @@ def test_one_chip_loses_nothing_and_a_busier_chip_more():
     assert scaling(chip, 1e12, [1000], (1, 1, 1))['efficiency'] == 1
     by_share = [scaling(chip, 1e12, [10**8], (4, 4, 4), share)['efficiency'] for share in (0.2, 0.5, 1)]
     assert by_share == sorted(by_share, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ('asked', 'of_config', 'accumulate', 'chips', 'batch'),
+    [(None, 16, 1, 4, 16), (None, 16, 1, 256, 4096), (512, 16, 1, 256, 512), (None, 16, 2, 16, 256)],
+)
+def test_batch_is_the_configs_or_as_many_on_each_chip(asked, of_config, accumulate, chips, batch):
+    config = load_config('kvasir', batch=of_config, accumulate=accumulate)
+    assert global_batch(asked, config, chips) == batch
+
+
+def test_batch_that_the_chips_cannot_share_is_refused():
+    with pytest.raises(InputError, match='--batch=100: must be divisible by the 16 chips, as 96'):
+        global_batch(100, load_config('kvasir'), 16)
 
 
 @pytest.mark.parametrize(

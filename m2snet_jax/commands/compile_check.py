@@ -24,8 +24,6 @@ from m2snet_jax.commands import config_name, parse, run
 from m2snet_jax.config import MINIMUM_SIZE, check_config
 from m2snet_jax.errors import InputError
 
-KINDS = ('training', 'prediction')
-
 
 def main(argv):
     """Runs the command; returns its exit status: 0 everything fits, 1 something does not, 2 could not start."""
@@ -51,7 +49,7 @@ def _main(argv):
     from m2snet_jax.training.chips import open_topology
 
     chip, mesh = open_topology(values.topology)
-    batch = _batch(values.batch, config, mesh.size)
+    batch = global_batch(values.batch, config, mesh.size)
     report = check(config, values.topology, chip, mesh, batch, sizes, values.search)
     report = {'config': config_name(argv), **report}
     print(json.dumps(report) if values.json else _text(report))
@@ -67,13 +65,15 @@ def _sizes(words, config):
     return [int(word) for word in words]
 
 
-def _batch(batch, config, chips):
-    """The images over all chips."""
-    if batch is None:
-        return config.batch if config.batch % chips == 0 else config.batch * chips
-    if batch % chips:
-        near = max(round(batch / chips), 1) * chips
-        raise InputError(f'--batch={batch}: must be divisible by the {chips} chips, as {near}')
+def global_batch(batch, config, chips):
+    """Returns the images over all chips; raises InputError where they cannot share a batch that was asked for."""
+    if batch is None and config.batch % (chips * config.accumulate):
+        batch = config.batch * chips
+    batch = config.batch if batch is None else batch
+    if batch % (chips * config.accumulate):
+        parts = f' times the {config.accumulate} parts (accumulate)' if config.accumulate > 1 else ''
+        near = max(round(batch / (chips * config.accumulate)), 1) * chips * config.accumulate
+        raise InputError(f'--batch={batch}: must be divisible by the {chips} chips{parts}, as {near}')
     return batch
 
 
@@ -108,13 +108,15 @@ def check(config, topology, chip, mesh, batch, sizes, search):
         steps.append({'kind': kind, 'size': size, 'batch': images, 'images_a_chip': images // chips, **found})
     largest = None
     if search:
+        parts = config.accumulate
 
         def needed(images):
-            found = figures('training', images * chips, max(sizes))
+            found = figures('training', images * parts * chips, max(sizes))
             return None if found.refusal else found.needed
 
-        low, high = largest_batch(needed, memory, batch // chips)
-        largest = {'size': max(sizes), 'images_a_chip': low, 'batch': low * chips, 'refused': high}
+        low, high = largest_batch(needed, memory, batch // chips // parts)
+        most, refused = low * parts, high and high * parts
+        largest = {'size': max(sizes), 'images_a_chip': most, 'batch': most * chips, 'refused': refused}
     training = max((step for step in steps if step['kind'] == 'training'), key=lambda step: step['size'])
     models = []
     if chip.axes and training['flops']:
@@ -128,7 +130,7 @@ def check(config, topology, chip, mesh, batch, sizes, search):
         'model': config.model.name,
         'encoder': config.model.encoder,
         'dtype': config.dtype,
-        'remat': bool(config.get('remat', False)),
+        'remat': config.remat,
         'lossnet': config.loss.lossnet,
         'config_batch': config.batch,
         'steps': steps,
