@@ -121,7 +121,9 @@ def check(config, topology, chip, mesh, batch, sizes, search):
     models = []
     if chip.axes and training['flops']:
         reductions = training['collectives'].get('all-reduce', {}).get('sizes', [])
-        models = [scaling(chip, training['flops'], reductions, shape) for shape in SHAPES[chip.axes]]
+        models = [
+            scaling(chip, training['flops'], training['accessed'], reductions, shape) for shape in SHAPES[chip.axes]
+        ]
     return {
         'topology': topology,
         'chips': chips,
@@ -170,13 +172,15 @@ def _text(report):
 
         lines += [
             '',
-            f'model of scaling, {report["steps"][0]["images_a_chip"]} images a chip: arithmetic at {SHARE:.0%} of '
-            f'peak, published link speeds, {HOP * 1e6:g} µs a hop, nothing overlaps',
-            '  chips  arithmetic ms  bytes ms  hops ms  efficiency',
+            f'model of scaling, {report["steps"][0]["images_a_chip"]} images a chip, published speeds, '
+            f'{HOP * 1e6:g} µs a hop, nothing overlaps:',
+            f'ms of arithmetic at {SHARE:.0%} of peak, and of memory, on a chip; ms of transfer and hops between chips;',
+            'the efficiency lies between that of the shorter guess at a chip’s work and that of the longer one',
+            '  chips  arithmetic  memory  transfer   hops  efficiency',
         ]
         lines += [
-            f'  {one["chips"]:5}  {one["arithmetic"] * 1e3:13.1f}  {one["bytes"] * 1e3:8.2f}  {one["hops"] * 1e3:7.2f}'
-            f'  {one["efficiency"]:10.1%}'
+            f'  {one["chips"]:5}  {one["arithmetic"] * 1e3:10.1f}  {one["memory"] * 1e3:6.1f}  '
+            f'{one["transfer"] * 1e3:8.2f}  {one["hops"] * 1e3:5.2f}  {one["low"]:.1%} … {one["high"]:.1%}'
             for one in report['scaling']
         ]
     return '\n'.join(lines)
