@@ -11,8 +11,9 @@ import pytest
 from flax import nnx
 
 from m2snet_jax import mesh as devices
-from m2snet_jax.commands.compile_check import main
+from m2snet_jax.commands.compile_check import global_batch, main
 from m2snet_jax.config import load_config
+from m2snet_jax.errors import InputError
 from m2snet_jax.training.chips import CHIPS
 from m2snet_jax.training.collectives import count_collectives
 from m2snet_jax.training.compilation import compile_step, largest_batch, lower_step
@@ -118,23 +119,40 @@ def test_search_stops_after_its_attempts():
 
 def test_scaling_by_hand():
     chip = CHIPS['v5e']
-    flops, reductions = 0.5 * chip.peak * 0.040, [100_000_000, 4, 4]  # 40 ms of arithmetic at half the peak
-    whole = scaling(chip, flops, reductions, (16, 16))  # two rings of 16, each link 50 GB/s and both ways in use
+    flops, accessed = 0.5 * 197e12 * 0.040, 819e9 * 0.080  # 40 ms of arithmetic at half the peak, 80 ms of memory
+    reductions = [100_000_000, 4, 4]
+    whole = scaling(chip, flops, accessed, reductions, (16, 16))  # two rings, 50 GB/s each way of each link
     assert whole['chips'] == 256
-    assert whole['arithmetic'] == pytest.approx(0.040)
-    assert whole['bytes'] == pytest.approx(2 * 100_000_008 * 255 / 256 / 200e9)
+    assert (whole['arithmetic'], whole['memory']) == pytest.approx((0.040, 0.080))
+    assert whole['transfer'] == pytest.approx(2 * 100_000_008 * 255 / 256 / 200e9)
     assert whole['hops'] == pytest.approx(3 * 2 * 16e-6)
-    assert whole['efficiency'] == pytest.approx(0.040 / (0.040 + whole['bytes'] + whole['hops']))
-    small = scaling(chip, flops, reductions, (4, 4))  # lines: one way, three hops along each
-    assert small['bytes'] == pytest.approx(2 * 100_000_008 * 15 / 16 / 100e9)
+    assert whole['low'] == pytest.approx(0.040 / (0.040 + whole['transfer'] + whole['hops']))
+    assert whole['high'] == pytest.approx(0.080 / (0.080 + whole['transfer'] + whole['hops']))
+    small = scaling(chip, flops, accessed, reductions, (4, 4))  # lines: one way, three hops along each
+    assert small['transfer'] == pytest.approx(2 * 100_000_008 * 15 / 16 / 100e9)
     assert small['hops'] == pytest.approx(3 * 2 * 6e-6)
 
 
 def test_one_chip_loses_nothing_and_a_busier_chip_more():
     chip = CHIPS['v4']
-    assert scaling(chip, 1e12, [1000], (1, 1, 1))['efficiency'] == 1
-    by_share = [scaling(chip, 1e12, [10**8], (4, 4, 4), share)['efficiency'] for share in (0.2, 0.5, 1)]
+    alone = scaling(chip, 1e12, 1e9, [1000], (1, 1, 1))
+    assert (alone['low'], alone['high']) == (1, 1)
+    by_share = [scaling(chip, 1e12, 1e9, [10**8], (4, 4, 4), share)['low'] for share in (0.2, 0.5, 1)]
     assert by_share == sorted(by_share, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ('asked', 'of_config', 'accumulate', 'chips', 'batch'),
+    [(None, 16, 1, 4, 16), (None, 16, 1, 256, 4096), (512, 16, 1, 256, 512), (None, 16, 2, 16, 256)],
+)
+def test_batch_is_the_configs_or_as_many_on_each_chip(asked, of_config, accumulate, chips, batch):
+    config = load_config('kvasir', batch=of_config, accumulate=accumulate)
+    assert global_batch(asked, config, chips) == batch
+
+
+def test_batch_that_the_chips_cannot_share_is_refused():
+    with pytest.raises(InputError, match='--batch=100: must be divisible by the 16 chips, as 96'):
+        global_batch(100, load_config('kvasir'), 16)
 
 
 @pytest.mark.parametrize(

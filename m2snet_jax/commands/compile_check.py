@@ -24,8 +24,6 @@ from m2snet_jax.commands import config_name, parse, run
 from m2snet_jax.config import MINIMUM_SIZE, check_config
 from m2snet_jax.errors import InputError
 
-KINDS = ('training', 'prediction')
-
 
 def main(argv):
     """Runs the command; returns its exit status: 0 everything fits, 1 something does not, 2 could not start."""
@@ -51,7 +49,7 @@ def _main(argv):
     from m2snet_jax.training.chips import open_topology
 
     chip, mesh = open_topology(values.topology)
-    batch = _batch(values.batch, config, mesh.size)
+    batch = global_batch(values.batch, config, mesh.size)
     report = check(config, values.topology, chip, mesh, batch, sizes, values.search)
     report = {'config': config_name(argv), **report}
     print(json.dumps(report) if values.json else _text(report))
@@ -67,13 +65,15 @@ def _sizes(words, config):
     return [int(word) for word in words]
 
 
-def _batch(batch, config, chips):
-    """The images over all chips."""
-    if batch is None:
-        return config.batch if config.batch % chips == 0 else config.batch * chips
-    if batch % chips:
-        near = max(round(batch / chips), 1) * chips
-        raise InputError(f'--batch={batch}: must be divisible by the {chips} chips, as {near}')
+def global_batch(batch, config, chips):
+    """Returns the images over all chips; raises InputError where they cannot share a batch that was asked for."""
+    if batch is None and config.batch % (chips * config.accumulate):
+        batch = config.batch * chips
+    batch = config.batch if batch is None else batch
+    if batch % (chips * config.accumulate):
+        parts = f' times the {config.accumulate} parts (accumulate)' if config.accumulate > 1 else ''
+        near = max(round(batch / (chips * config.accumulate)), 1) * chips * config.accumulate
+        raise InputError(f'--batch={batch}: must be divisible by the {chips} chips{parts}, as {near}')
     return batch
 
 
@@ -108,18 +108,22 @@ def check(config, topology, chip, mesh, batch, sizes, search):
         steps.append({'kind': kind, 'size': size, 'batch': images, 'images_a_chip': images // chips, **found})
     largest = None
     if search:
+        parts = config.accumulate
 
         def needed(images):
-            found = figures('training', images * chips, max(sizes))
+            found = figures('training', images * parts * chips, max(sizes))
             return None if found.refusal else found.needed
 
-        low, high = largest_batch(needed, memory, batch // chips)
-        largest = {'size': max(sizes), 'images_a_chip': low, 'batch': low * chips, 'refused': high}
+        low, high = largest_batch(needed, memory, batch // chips // parts)
+        most, refused = low * parts, high and high * parts
+        largest = {'size': max(sizes), 'images_a_chip': most, 'batch': most * chips, 'refused': refused}
     training = max((step for step in steps if step['kind'] == 'training'), key=lambda step: step['size'])
     models = []
     if chip.axes and training['flops']:
         reductions = training['collectives'].get('all-reduce', {}).get('sizes', [])
-        models = [scaling(chip, training['flops'], reductions, shape) for shape in SHAPES[chip.axes]]
+        models = [
+            scaling(chip, training['flops'], training['accessed'], reductions, shape) for shape in SHAPES[chip.axes]
+        ]
     return {
         'topology': topology,
         'chips': chips,
@@ -128,7 +132,7 @@ def check(config, topology, chip, mesh, batch, sizes, search):
         'model': config.model.name,
         'encoder': config.model.encoder,
         'dtype': config.dtype,
-        'remat': bool(config.get('remat', False)),
+        'remat': config.remat,
         'lossnet': config.loss.lossnet,
         'config_batch': config.batch,
         'steps': steps,
@@ -168,13 +172,15 @@ def _text(report):
 
         lines += [
             '',
-            f'model of scaling, {report["steps"][0]["images_a_chip"]} images a chip: arithmetic at {SHARE:.0%} of '
-            f'peak, published link speeds, {HOP * 1e6:g} µs a hop, nothing overlaps',
-            '  chips  arithmetic ms  bytes ms  hops ms  efficiency',
+            f'model of scaling, {report["steps"][0]["images_a_chip"]} images a chip, published speeds, '
+            f'{HOP * 1e6:g} µs a hop, nothing overlaps:',
+            f'ms of arithmetic at {SHARE:.0%} of peak, and of memory, on a chip; of transfer and hops between chips;',
+            'the efficiency lies between that of the shorter guess at a chip’s work and that of the longer one',
+            '  chips  arithmetic  memory  transfer   hops  efficiency',
         ]
         lines += [
-            f'  {one["chips"]:5}  {one["arithmetic"] * 1e3:13.1f}  {one["bytes"] * 1e3:8.2f}  {one["hops"] * 1e3:7.2f}'
-            f'  {one["efficiency"]:10.1%}'
+            f'  {one["chips"]:5}  {one["arithmetic"] * 1e3:10.1f}  {one["memory"] * 1e3:6.1f}  '
+            f'{one["transfer"] * 1e3:8.2f}  {one["hops"] * 1e3:5.2f}  {one["low"]:.1%} … {one["high"]:.1%}'
             for one in report['scaling']
         ]
     return '\n'.join(lines)

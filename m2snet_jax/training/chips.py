@@ -34,6 +34,7 @@ class Chip:
         usable: share of the memory that a program may fill. Of a TPU the compiler itself refuses what is too large;
             on a GPU jax takes three quarters unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
         peak: bfloat16 FLOP/s.
+        bandwidth: of the memory, bytes/s.
         axes: of the torus that the chips form, 0 without one.
         link: bytes/s of one link in one direction; a chip has two links along each axis.
         closed: an axis is a ring if its length is a multiple of this, else a line.
@@ -44,6 +45,7 @@ class Chip:
     memory: float
     usable: float
     peak: float
+    bandwidth: float
     axes: int
     link: float
     closed: int
@@ -54,11 +56,11 @@ class Chip:
 # both directions: 600 GB/s over six (v4), 400 over four (v5e), 1200 over six (v5p), 800 over four (v6e).
 # H100: NVIDIA's data sheet of the SXM5 card.
 CHIPS = {
-    'v4': Chip('tpu', 32 * GIB, 1, 275e12, 3, 50e9, 4, 'v4:4x4x4'),
-    'v5e': Chip('tpu', 16 * GIB, 1, 197e12, 2, 50e9, 16, 'v5e:4x4'),
-    'v5p': Chip('tpu', 95 * GIB, 1, 459e12, 3, 100e9, 4, 'v5p:4x4x4'),
-    'v6e': Chip('tpu', 32 * GIB, 1, 918e12, 2, 100e9, 16, 'v6e:4x4'),
-    'h100': Chip('cuda', 80 * GIB, 0.75, 989e12, 0, 0, 0, 'h100:1x1x4'),
+    'v4': Chip('tpu', 32 * GIB, 1, 275e12, 1200e9, 3, 50e9, 4, 'v4:4x4x4'),
+    'v5e': Chip('tpu', 16 * GIB, 1, 197e12, 819e9, 2, 50e9, 16, 'v5e:4x4'),
+    'v5p': Chip('tpu', 95 * GIB, 1, 459e12, 2765e9, 3, 100e9, 4, 'v5p:4x4x4'),
+    'v6e': Chip('tpu', 32 * GIB, 1, 918e12, 1638e9, 2, 100e9, 16, 'v6e:4x4'),
+    'h100': Chip('cuda', 80 * GIB, 0.75, 989e12, 3352e9, 0, 0, 0, 'h100:1x1x4'),
 }
 
 # What the compiler asks about a card that is not here: the limits of compute capability 9.0 and the data sheet.

@@ -5,8 +5,6 @@ import re
 KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute', 'collective-broadcast')
 # `-start` begins an asynchronous collective, whose `-done` is no second one.
 _OPERATION = re.compile(rf'= (?P<type>.+?) (?P<kind>{"|".join(KINDS)})(?P<start>-start)?\(')
-_COMPUTATION = re.compile(r'^(?:ENTRY )?%?(?P<name>[\w.\-]+) .*\{$')
-_FUSION = re.compile(r'calls=%?([\w.\-]+)')
 _ARRAY = re.compile(r'\b(?P<dtype>pred|token|[a-z]+\d+(?:e\d+m\d+\w*)?)\[(?P<shape>[\d,]*)\]')
 
 
