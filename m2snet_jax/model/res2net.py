@@ -71,6 +71,8 @@ class Res2Net(nnx.Module):
     Their channels are 64, 256, 512, 1024 and 2048. There is no classifier.
     """
 
+    channels = CHANNELS
+
     def __init__(self, name='res2net50', *, dtype=jnp.float32, param_dtype=jnp.float32, rngs):
         conv = functools.partial(Conv, init=he_normal_fan_out, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         norm = functools.partial(BatchNorm, param_dtype=param_dtype)
