@@ -139,10 +139,9 @@ def folder(tmp_path_factory):
         shutil.copytree(
             folder / 'data' / 'polyp' / 'TestDataset' / test_set / 'masks', folder / 'polyp_maps' / test_set
         )
-    for label, count in (('benign', 5), ('malignant', 5), ('normal', 1)):
+    for start, label, count in ((100, 'benign', 5), (110, 'malignant', 5), (120, 'normal', 1)):
         for number in range(count):
-            seed = 100 + 10 * len(label) + number
-            write(folder / 'data' / 'busi' / label / f'{label} ({number}).png', image_of(seed))
+            write(folder / 'data' / 'busi' / label / f'{label} ({number}).png', image_of(start + number))
             write(
                 folder / 'data' / 'busi' / label / f'{label} ({number})_mask.png', mask_of(number * (label != 'normal'))
             )
