@@ -4,9 +4,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from m2snet_jax.model.layers import Conv, ConvBatchNormRelu, at_least_float32, resize
-from m2snet_jax.model.res2net import CHANNELS as ENCODER_CHANNELS
-from m2snet_jax.model.res2net import Res2Net
+from m2snet_jax.model.res2net import DEPTHS, Res2Net
 from m2snet_jax.model.subtraction import CHANNELS, SubtractionPyramid
+
+ENCODERS = dict.fromkeys(DEPTHS, Res2Net)  # by name; `channels` of one says how many each of its five maps has
 
 # The difference maps of each level that are added up before the decoder. The paper's figure also adds the level
 # itself; the released program, whose numbers were published, does not.
@@ -26,7 +27,7 @@ class MSNet(nnx.Module):
     training too.
 
     Args:
-        encoder: 'res2net50', 'res2net101', or 'res2net14' for tests.
+        encoder: a name of `ENCODERS`: 'res2net50', 'res2net101', or 'res2net14' for tests.
         classes: foreground classes, one logit map each.
         dtype: of the convolutions and the maps between them.
         param_dtype: of the parameters.
@@ -37,11 +38,11 @@ class MSNet(nnx.Module):
 
     def __init__(self, encoder='res2net50', classes=1, *, dtype=jnp.float32, param_dtype=jnp.float32, rngs: nnx.Rngs):
         module = {'dtype': dtype, 'param_dtype': param_dtype, 'rngs': rngs}
-        self.encoder = Res2Net(encoder, **module)
-        self.reduction = nnx.List([ConvBatchNormRelu(n, CHANNELS, **module) for n in ENCODER_CHANNELS[1:]])
+        self.encoder = ENCODERS[encoder](encoder, **module)
+        self.reduction = nnx.List([ConvBatchNormRelu(n, CHANNELS, **module) for n in self.encoder.channels[1:]])
         self.pyramid = SubtractionPyramid(self.filter_sizes, **module)
         self.enhancement = nnx.Dict({name: ConvBatchNormRelu(CHANNELS, CHANNELS, **module) for name in ENHANCEMENT})
-        self.x5_dem_5 = ConvBatchNormRelu(ENCODER_CHANNELS[-1], CHANNELS, **module)
+        self.x5_dem_5 = ConvBatchNormRelu(self.encoder.channels[-1], CHANNELS, **module)
         self.output4 = ConvBatchNormRelu(CHANNELS, CHANNELS, **module)
         self.output3 = ConvBatchNormRelu(CHANNELS, CHANNELS, **module)
         self.output2 = ConvBatchNormRelu(CHANNELS, CHANNELS, **module)

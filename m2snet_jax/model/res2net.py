@@ -74,6 +74,8 @@ class Res2Net(nnx.Module):
         remat: compute each stage again for the gradient instead of keeping its maps.
     """
 
+    channels = CHANNELS
+
     def __init__(self, name='res2net50', *, dtype=jnp.float32, param_dtype=jnp.float32, rngs):
         conv = functools.partial(Conv, init=he_normal_fan_out, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         norm = functools.partial(BatchNorm, param_dtype=param_dtype)
