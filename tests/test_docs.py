@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ from m2snet_jax.predictor import create_model
 from m2snet_jax.weights import state_dict
 
 ROOT = Path(__file__).parent.parent
+EXTRAS = set(tomllib.loads((ROOT / 'pyproject.toml').read_text())['project'].get('optional-dependencies', {}))
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 FENCE = re.compile(r'(?:<!-- not run: ([^\n]+) -->\n)?^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
@@ -37,6 +39,8 @@ TRAINING = ['--config.batch=2', '--config.steps=2', '--config.data.sizes=(48,)',
 # The commands that run here, quick ones and slow ones; the others are only understood, and have tests of their own.
 QUICK = ('compare', 'convert', 'evaluate', 'predict', 'report', 'validate')
 SLOW = ('train', 'benchmark')
+# Pages whose commands need more than the folder below, and the tests that run them; here they are understood only.
+ELSEWHERE = {'docs/clinic.md': 'test_clinic.py'}
 
 
 class Block(NamedTuple):
@@ -112,6 +116,14 @@ def test_other_programs_are_those_of_setting_up():
         assert program in ('python', 'python3', 'pip', 'ruff', 'git', 'docker'), f'{block.page}: {line}'
         for flag, value in itertools.pairwise(others):
             assert flag != '-r' or (ROOT / value).is_file(), f'{block.page}: {value}'
+        for extras in re.findall(r'(?:^\.|m2snet_jax)\[([\w,-]+)\]', '\n'.join(others), re.MULTILINE):
+            assert set(extras.split(',')) <= EXTRAS, f'{block.page}: {line}'
+
+
+def test_pages_with_tests_of_their_own_have_them():
+    for page, name in ELSEWHERE.items():
+        test = ROOT / 'tests' / name
+        assert not (ROOT / page).exists() or page in test.read_text(encoding='utf-8')
 
 
 def test_blocks_that_are_not_run_say_why():
@@ -171,7 +183,7 @@ def run(words):
 
 def commands_of(kinds):
     """The commands of the pages that run here: as they stand, but for the flags that make a config small."""
-    found = [words for _, not_run, words in OURS if not not_run and words[0] in kinds]
+    found = [words for page, not_run, words in OURS if not not_run and page not in ELSEWHERE and words[0] in kinds]
     training = TRAINING if kinds == SLOW else []
     return [[*words, *TINY, *training] if any('--config=' in word for word in words) else words for words in found]
 
