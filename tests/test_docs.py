@@ -16,8 +16,10 @@ import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import pytest
+from conftest import CACHE
 from data_trees import image_of, make_pairs, mask_of, write
 from test_notebooks import NOTEBOOKS, TEST_SETS, polyps
 from torch_files import dict_of, storage, tensor, write_zip
@@ -161,6 +163,7 @@ def folder(tmp_path_factory):
     shutil.copytree(ROOT / 'tests' / 'golden', folder / 'tests' / 'golden')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('TFDS_DATA_DIR', str(folder / 'tfds'))
+        patch.setenv('JAX_COMPILATION_CACHE_DIR', os.path.abspath(CACHE))  # else commands keep theirs with the user's
         patch.chdir(folder)
         (folder / 'runs').mkdir()
         # What a run records is what the commands take from it, so that they stay small without further flags.
@@ -205,8 +208,12 @@ def test_quick_commands_run(folder):
 
 @pytest.mark.slow
 def test_slow_commands_run(folder):
-    for number, words in enumerate(commands_of(SLOW)):
-        run([*words, f'--workdir=runs/slow{number}'] if words[0] == 'train' else words)
+    jax.config.update('jax_disable_most_optimizations', True)  # compiling is most of the time
+    try:
+        for number, words in enumerate(commands_of(SLOW)):
+            run([*words, f'--workdir=runs/slow{number}'] if words[0] == 'train' else words)
+    finally:
+        jax.config.update('jax_disable_most_optimizations', False)
 
 
 @pytest.mark.parametrize('page', PAGES, ids=IDS)
