@@ -194,6 +194,7 @@ SMALL = {
 VGG = 7_635_264  # parameters of VGG-16 up to relu4_3
 
 
+@pytest.mark.slow
 def test_the_real_step_is_compiled_once_and_its_arguments_are_state_lossnet_and_batch(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     config = load_config('kvasir', **SMALL)

@@ -12,11 +12,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import pytest
+from conftest import CACHE
 from data_trees import image_of, make_pairs, mask_of, write
 from test_notebooks import NOTEBOOKS, TEST_SETS, polyps
 from torch_files import dict_of, storage, tensor, write_zip
@@ -28,6 +31,7 @@ from m2snet_jax.predictor import create_model
 from m2snet_jax.weights import state_dict
 
 ROOT = Path(__file__).parent.parent
+EXTRAS = set(tomllib.loads((ROOT / 'pyproject.toml').read_text())['project'].get('optional-dependencies', {}))
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 FENCE = re.compile(r'(?:<!-- not run: ([^\n]+) -->\n)?^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
@@ -37,6 +41,8 @@ TRAINING = ['--config.batch=2', '--config.steps=2', '--config.data.sizes=(48,)',
 # The commands that run here, quick ones and slow ones; the others are only understood, and have tests of their own.
 QUICK = ('compare', 'convert', 'evaluate', 'predict', 'report', 'validate')
 SLOW = ('train', 'benchmark')
+# Pages whose commands need more than the folder below, and the tests that run them; here they are understood only.
+ELSEWHERE = {'docs/clinic.md': 'test_clinic.py'}
 
 
 class Block(NamedTuple):
@@ -112,6 +118,14 @@ def test_other_programs_are_those_of_setting_up():
         assert program in ('python', 'python3', 'pip', 'ruff', 'git', 'docker'), f'{block.page}: {line}'
         for flag, value in itertools.pairwise(others):
             assert flag != '-r' or (ROOT / value).is_file(), f'{block.page}: {value}'
+        for extras in re.findall(r'(?:^\.|m2snet_jax)\[([\w,-]+)\]', '\n'.join(others), re.MULTILINE):
+            assert set(extras.split(',')) <= EXTRAS, f'{block.page}: {line}'
+
+
+def test_pages_with_tests_of_their_own_have_them():
+    for page, name in ELSEWHERE.items():
+        test = ROOT / 'tests' / name
+        assert not (ROOT / page).exists() or page in test.read_text(encoding='utf-8')
 
 
 def test_blocks_that_are_not_run_say_why():
@@ -149,6 +163,7 @@ def folder(tmp_path_factory):
     shutil.copytree(ROOT / 'tests' / 'golden', folder / 'tests' / 'golden')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('TFDS_DATA_DIR', str(folder / 'tfds'))
+        patch.setenv('JAX_COMPILATION_CACHE_DIR', os.path.abspath(CACHE))  # else commands keep theirs with the user's
         patch.chdir(folder)
         (folder / 'runs').mkdir()
         # What a run records is what the commands take from it, so that they stay small without further flags.
@@ -171,7 +186,7 @@ def run(words):
 
 def commands_of(kinds):
     """The commands of the pages that run here: as they stand, but for the flags that make a config small."""
-    found = [words for _, not_run, words in OURS if not not_run and words[0] in kinds]
+    found = [words for page, not_run, words in OURS if not not_run and page not in ELSEWHERE and words[0] in kinds]
     training = TRAINING if kinds == SLOW else []
     return [[*words, *TINY, *training] if any('--config=' in word for word in words) else words for words in found]
 
@@ -193,8 +208,12 @@ def test_quick_commands_run(folder):
 
 @pytest.mark.slow
 def test_slow_commands_run(folder):
-    for number, words in enumerate(commands_of(SLOW)):
-        run([*words, f'--workdir=runs/slow{number}'] if words[0] == 'train' else words)
+    jax.config.update('jax_disable_most_optimizations', True)  # compiling is most of the time
+    try:
+        for number, words in enumerate(commands_of(SLOW)):
+            run([*words, f'--workdir=runs/slow{number}'] if words[0] == 'train' else words)
+    finally:
+        jax.config.update('jax_disable_most_optimizations', False)
 
 
 @pytest.mark.parametrize('page', PAGES, ids=IDS)

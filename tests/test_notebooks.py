@@ -93,9 +93,8 @@ LEAVES = {
 }
 
 
-@pytest.mark.parametrize(
-    'name', [name if name == 'quickstart' else pytest.param(name, marks=pytest.mark.slow) for name in NOTEBOOKS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', NOTEBOOKS)
 # Threads of the kernel's client outlive the test, and zmq tells of it on some platforms.
 @pytest.mark.filterwarnings('default')
 def test_it_runs_top_to_bottom(name, tmp_path, monkeypatch):

@@ -83,6 +83,7 @@ def test_one_training_step(name, float64):
     assert set(gradient_errors) == {n for n in case.parameters if not n.startswith('resnet.fc.')}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CLASSES)
 def test_trajectory(name, float64):
     """Four steps of the released recipe, by the very step that training runs.

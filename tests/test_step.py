@@ -18,10 +18,10 @@ from m2snet_jax.training.optimizer import sgd, triangle
 from m2snet_jax.training.step import create_train_state, make_train_step
 
 
-def start(**options):
+def start(with_lossnet=True, **options):
     optimizer = sgd(triangle(0.01, 4, 1))
     graph, state = create_train_state(M2SNet('res2net14', rngs=nnx.Rngs(0)), optimizer)
-    lossnet_graph, lossnet_params = nnx.split(LossNet(size=32, rngs=nnx.Rngs(1)))
+    lossnet_graph, lossnet_params = nnx.split(LossNet(size=32, rngs=nnx.Rngs(1))) if with_lossnet else (None, None)
     return make_train_step(graph, optimizer, lossnet_graph, **options), state, lossnet_params
 
 
@@ -46,7 +46,7 @@ def test_one_compilation_a_size_and_the_state_is_donated():
 
 
 def test_sizes_are_made_on_the_device_by_bilinear_resize():
-    train_step, state, lossnet_params = start()
+    train_step, state, lossnet_params = start(with_lossnet=False)
     whole = batch()
     resized = {
         key: jax.image.resize(value, (4, 40, 40, value.shape[-1]), 'bilinear', antialias=False)
@@ -59,7 +59,7 @@ def test_sizes_are_made_on_the_device_by_bilinear_resize():
 
 
 def test_filters_keep_their_statistics_from_a_step_on():
-    train_step, state, lossnet_params = start(fix_filters_at=1)
+    train_step, state, lossnet_params = start(with_lossnet=False, fix_filters_at=1)
     means = []
     for _ in range(3):
         state, _ = train_step(state, lossnet_params, batch(), 40)
@@ -73,6 +73,7 @@ def test_filters_keep_their_statistics_from_a_step_on():
     assert np.abs(means[1][2] - means[0][2]).max() > 0
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_give_the_mean_of_their_gradients():
     """Each part meets batch norm by itself, and the running statistics follow one part after the other."""
     train_step, state, lossnet_params = start(accumulate=2)
@@ -104,6 +105,7 @@ def test_parts_of_a_batch_give_the_mean_of_their_gradients():
             np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4 * float(jnp.abs(b).max()) + 1e-7)
 
 
+@pytest.mark.slow
 def test_stages_computed_again_change_no_value():
     """Each of the four stages stands behind a barrier, so that compilers for accelerators do not keep it after all."""
     results, barriers = [], []
@@ -164,6 +166,7 @@ print(json.dumps({'devices': mesh.size, 'losses': losses, 'norms': norms}))
 """
 
 
+@pytest.mark.slow
 def test_four_devices_do_what_one_does():
     """To float32 rounding, which every update multiplies: batch norm sees the global batch on both."""
     results = []

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from m2snet_jax import InputError, load_config, load_model, mesh, metrics, train_and_evaluate
-from m2snet_jax.model.m2snet import M2SNet
+from m2snet_jax.model.m2snet import M2SNet, MSNet
 from m2snet_jax.predictor import make_predict_step, released_map
 from m2snet_jax.training.logs import read_metrics
 from m2snet_jax.training.validation import make_validate
@@ -18,6 +18,7 @@ SIZE = 48
 RUN = {
     'batch': 4,
     'epochs': 3,
+    'model.name': 'msnet',
     'model.encoder': 'res2net14',
     'loss.lossnet': 0.0,
     'optimizer.peak': 0.02,
@@ -86,7 +87,7 @@ def test_the_best_step_on_the_validation_split_is_scored_and_loaded(tmp_path, mo
     chosen, last = load_model(workdir), load_model(workdir / 'checkpoints' / '9')
     assert chosen.model_hash == summary['model_hash'] == load_model(workdir / 'checkpoints' / '6').model_hash
     assert chosen.model_hash != last.model_hash
-    model = load_weights(M2SNet('res2net14', rngs=nnx.Rngs(5)), workdir)
+    model = load_weights(MSNet('res2net14', rngs=nnx.Rngs(5)), workdir)
     np.testing.assert_array_equal(model.output1.kernel[...], chosen.state[0]['output1']['kernel'][...])
     assert 'nothing to do' not in capsys.readouterr().err
     train_and_evaluate(config, workdir)
