@@ -13,7 +13,8 @@ from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 from m2snet_jax import InputError, config, load_config
 from m2snet_jax.mesh import make_mesh
 from m2snet_jax.metrics import calibration_counts
-from m2snet_jax.training.logs import THRESHOLDS, Logs, precision_recall
+from m2snet_jax.metrics.precision_recall import THRESHOLDS, precision_recall
+from m2snet_jax.training.logs import Logs
 from m2snet_jax.training.samples import Samples
 
 RECALL = 5  # row of a precision–recall curve, after TP, FP, TN, FN and precision

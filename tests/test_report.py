@@ -151,6 +151,14 @@ def test_a_folder_without_sheets_is_refused(tmp_path):
         write_report(tmp_path)
 
 
+def test_pixels_of_each_level_give_the_pooled_scores_when_cut_at_one_half(run):
+    pixels, lesion = np.array(json.loads((run / 'scores' / 'details.json').read_text())['test']['levels'][0])
+    assert pixels.sum() == 18 * 40 * 50
+    scores = json.loads((run / 'scores' / 'summary.json').read_text())['scores']
+    assert scores['test/pooled/recall'] == pytest.approx(lesion[128:].sum() / lesion.sum())
+    assert scores['test/pooled/precision'] == pytest.approx(lesion[128:].sum() / pixels[128:].sum())
+
+
 def test_the_card_says_what_the_model_is_and_is_not(run):
     card = write_card(run).read_text(encoding='utf-8')
     sheet = json.loads((run / 'scores' / 'summary.json').read_text())

@@ -15,6 +15,7 @@ import numpy as np
 from m2snet_jax import hosts
 from m2snet_jax.config import FREE_KEYS, flatten, to_json
 from m2snet_jax.errors import InputError
+from m2snet_jax.metrics.precision_recall import THRESHOLDS, precision_recall
 from m2snet_jax.plot.history import read_metrics
 
 # The scores that stand for a run among others, as the papers print them; the sheets in `scores/` hold all.
@@ -23,7 +24,6 @@ HEADLINES = (
     *(f'reference/{name}' for name in ('Dice', 'IoU', 'wFm', 'Sm', 'Em', 'MAE')),
     *(f'pranet/{name}' for name in ('meanDic', 'meanIoU', 'wFm', 'Sm', 'maxEm', 'MAE')),
 )
-THRESHOLDS = np.linspace(0, 1, 127)  # of the precision–recall curves; TensorBoard takes no more
 
 
 class Logs:
@@ -212,23 +212,6 @@ class Progress:
         line = f'step {step:{width}} of {self._total}, epoch {epoch:.1f}: {parts}, {speed:.1f} images/s'
         self._logs.write(step, scalars, f'{line}, {wait:.0%} of it waiting for data, {duration(left)} left')
         self._pending, self._reported, self._compiled, self._waited = [], now, 0.0, 0.0
-
-
-def precision_recall(pixels, lesion):
-    """Returns counts and rates at `THRESHOLDS`, float64 [127] each: a pixel is positive from the threshold up.
-
-    Args:
-        pixels, lesion: [256] pixels whose map has each level, and how many of them lie in a lesion.
-
-    Returns:
-        dict of TP, FP, TN, FN, precision (1 where nothing is positive) and recall (0 where there is no lesion).
-    """
-    first = np.ceil(255 * THRESHOLDS).astype(int)  # lowest level that is positive
-    found, inside = (np.cumsum(np.float64(one)[::-1])[::-1] for one in (pixels, lesion))
-    positive, true = found[first], inside[first]
-    counts = {'TP': true, 'FP': positive - true, 'TN': found[0] - inside[0] - positive + true, 'FN': inside[0] - true}
-    precision = np.divide(true, positive, out=np.ones_like(true), where=positive > 0)
-    return {**counts, 'precision': precision, 'recall': true / max(inside[0], 1)}
 
 
 def _shaping_keys(config):
