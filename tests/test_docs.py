@@ -64,9 +64,11 @@ SHELL = [block for block in BLOCKS if block.language in ('', 'sh', 'bash', 'cons
 
 
 def lines(block):
-    """The single commands of a shell block."""
-    joined = block.text.replace('\\\n', ' ')
-    return [part.strip() for line in joined.splitlines() for part in line.split('&&') if part.strip()]
+    """The single commands of a shell block; where one follows a `$`, what follows none is output."""
+    typed = block.text.replace('\\\n', ' ').splitlines()
+    if any(line.startswith('$ ') for line in typed):
+        typed = [line.removeprefix('$ ') for line in typed if line.startswith('$ ')]
+    return [part.strip() for line in typed for part in line.split('&&') if part.strip()]
 
 
 def arguments(line):
