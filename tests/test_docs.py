@@ -120,7 +120,7 @@ def test_other_programs_are_those_of_setting_up():
             continue
         first, *others = shlex.split(line, comments=True)
         program = Path(first).name
-        assert program in ('python', 'python3', 'pip', 'ruff', 'git', 'docker', 'export', 'gcloud'), f'{block.page}: {line}'
+        assert program in ('python', 'python3', 'pip', 'ruff', 'git', 'docker'), f'{block.page}: {line}'
         for flag, value in itertools.pairwise(others):
             assert flag != '-r' or (ROOT / value).is_file(), f'{block.page}: {value}'
         for extras in re.findall(r'(?:^\.|m2snet_jax)\[([\w,-]+)\]', '\n'.join(others), re.MULTILINE):
