@@ -64,9 +64,11 @@ SHELL = [block for block in BLOCKS if block.language in ('', 'sh', 'bash', 'cons
 
 
 def lines(block):
-    """The single commands of a shell block."""
-    joined = block.text.replace('\\\n', ' ')
-    return [part.strip() for line in joined.splitlines() for part in line.split('&&') if part.strip()]
+    """The single commands of a shell block; where one follows a `$`, what follows none is output."""
+    typed = block.text.replace('\\\n', ' ').splitlines()
+    if any(line.startswith('$ ') for line in typed):
+        typed = [line.removeprefix('$ ') for line in typed if line.startswith('$ ')]
+    return [part.strip() for line in typed for part in line.split('&&') if part.strip()]
 
 
 def arguments(line):
@@ -79,7 +81,10 @@ def arguments(line):
 
 
 COMMANDS = [(block, line, arguments(line)) for block in SHELL for line in lines(block)]
-OURS = list({tuple(words): (block.page, block.not_run, words) for block, _, words in COMMANDS if words}.values())
+OURS = []  # (page, why it is not run, words) of each command once, under the first page that has it
+for block, _, words in COMMANDS:
+    if words and words not in [known for _, _, known in OURS]:
+        OURS.append((block.page, block.not_run, words))
 NAMES = [f'{page}: {" ".join(words)}' for page, _, words in OURS]
 
 
@@ -111,7 +116,7 @@ def test_every_command_is_understood(page, not_run, words, monkeypatch):
 
 def test_other_programs_are_those_of_setting_up():
     for block, line, words in COMMANDS:
-        if words is not None:
+        if words is not None or block.not_run:
             continue
         first, *others = shlex.split(line, comments=True)
         program = Path(first).name
@@ -184,9 +189,10 @@ def run(words):
     assert main(['', *words]) == 0, ' '.join(words)
 
 
-def commands_of(kinds):
+def commands_of(kinds, pages=IDS):
     """The commands of the pages that run here: as they stand, but for the flags that make a config small."""
-    found = [words for page, not_run, words in OURS if not not_run and page not in ELSEWHERE and words[0] in kinds]
+    pages = set(pages) - set(ELSEWHERE)
+    found = [words for page, not_run, words in OURS if not not_run and page in pages and words[0] in kinds]
     training = TRAINING if kinds == SLOW else []
     return [[*words, *TINY, *training] if any('--config=' in word for word in words) else words for words in found]
 
@@ -197,8 +203,9 @@ def written_by(words):
     return words[2:3] if words[0] == 'convert' else named
 
 
-def test_quick_commands_run(folder):
-    for words in commands_of(QUICK):
+@pytest.mark.parametrize('pages', [['README.md'], pytest.param(IDS, marks=pytest.mark.slow)], ids=['README', 'all'])
+def test_quick_commands_run(pages, folder):
+    for words in commands_of(QUICK, pages):
         for path in written_by(words):  # several pages write to the same names
             shutil.rmtree(path, ignore_errors=True)
             Path(path).unlink(missing_ok=True)
