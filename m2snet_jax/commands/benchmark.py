@@ -52,7 +52,7 @@ def _main(argv):
 
     devices.use_compilation_cache()
     mesh = devices.make_mesh()
-    devices.check_batch(config.batch, mesh)
+    devices.check_batch(config.batch, config.accumulate, mesh)
     results = {'device': devices.describe(mesh), 'product_gflops': product_gflops()}
     for kind in values.what:
         if kind in STEPS:
