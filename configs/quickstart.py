@@ -17,12 +17,12 @@ def get_config():
     config = load_config('default')
     config.unlock()
     config.batch = 8
-    config.epochs = 12
+    config.epochs = 10
     config.model.encoder = 'res2net14'
     config.model.fix_filters = 0.6
     config.data.name = 'phantoms'
     config.data.size = 96
     config.data.sizes = (80, 96)
-    config.loss.lossnet_size = 64
+    config.loss.lossnet_size = 32
     config.log.every = 10
     return config
