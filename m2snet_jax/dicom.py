@@ -1,6 +1,5 @@
 """DICOM files: images and their frames in, a segmentation (DICOM SEG) that refers to them out."""
 
-import contextlib
 import functools
 import io
 import threading
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m2snet_jax.errors import InputError
+from m2snet_jax.errors import InputError, reading
 from m2snet_jax.window import windowed
 
 ENDINGS = ('.dcm',)
@@ -37,7 +36,7 @@ def read_image(path, number, window):
             hand reads, or needs a window.
     """
     header, samples = _frame(path, number)
-    with _named(path):
+    with _reading(path):
         from pydicom.pixels import apply_color_lut, apply_modality_lut
 
         kind = header.PhotometricInterpretation
@@ -150,7 +149,7 @@ def _header(path, pixels=False):
         import pydicom
     except ImportError:
         raise InputError("DICOM files need pydicom: pip install 'pydicom>=3.0.2,<4'") from None
-    with _named(path):
+    with _reading(path):
         header = pydicom.dcmread(path, stop_before_pixels=not pixels)
         kind = header.get('SOPClassUID')
         modality = header.get('Modality')
@@ -163,9 +162,9 @@ def _header(path, pixels=False):
 
 def _frame(path, number):
     """Returns a file and one of its frames as stored, [H, W] or RGB [H, W, 3], without decoding the others."""
-    with _LOADING, _named(path):
+    with _LOADING, _reading(path):
         dataset = _load(Path(path), Path(path).stat().st_mtime_ns)
-    with _named(path):
+    with _reading(path):
         from pydicom.pixels import pixel_array
 
         return dataset, pixel_array(dataset, index=number)
@@ -177,20 +176,15 @@ def _load(path, modified):
     return _header(path, pixels=True)
 
 
-@contextlib.contextmanager
-def _named(path):
-    """Turns whatever goes wrong inside into an InputError that names the file."""
-    try:
-        yield
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f'{path}: no such file') from None
-    except Exception as error:  # pydicom and the decoders raise nearly anything on a damaged file
-        reason = ' '.join(str(error).split())
-        if 'Unable to de' in reason:  # decode, decompress: names the compression, and the plugins with what they say
-            raise InputError(f'{path}: {reason}; {_DECODERS}: pip install what is missing') from None
-        raise InputError(f'{path}: cannot be read as DICOM ({reason}); replace or remove it') from None
+def _reading(path):
+    """Names the file in whatever pydicom and the decoders raise, and the plugins where one is missing."""
+    return reading(path, 'DICOM', _missing_decoder)
+
+
+def _missing_decoder(reason):
+    if 'Unable to de' in reason:  # decode, decompress: names the compression, and the plugins with what they say
+        return f'{reason}; {_DECODERS}: pip install what is missing'
+    return None
 
 
 def _about(header, number, sequence):

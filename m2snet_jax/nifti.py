@@ -5,7 +5,6 @@ right on the left. Which voxel axis is which says the file's affine; an oblique 
 Slices are numbered from 0 along the stored axis that runs from foot to head.
 """
 
-import contextlib
 import functools
 import gzip
 import threading
@@ -14,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from m2snet_jax.errors import InputError
+from m2snet_jax.errors import InputError, reading
 from m2snet_jax.window import windowed
 
 ENDINGS = ('.nii', '.nii.gz')
@@ -89,7 +88,7 @@ def encode_nifti(path, slices):
 
 def _volume(path):
     """Returns the Volume of a file; the last few are kept, since slices are asked for one after the other."""
-    with _LOADING, _named(path):
+    with _LOADING, reading(path, 'NIfTI'):
         return _load(Path(path), Path(path).stat().st_mtime_ns)
 
 
@@ -100,7 +99,7 @@ def _load(path, modified):
     axes = _axes(image, path)
     if image.get_data_dtype().kind not in 'iuf':
         raise InputError(f'{path}: holds colours or complex numbers; store one number a voxel')
-    with _named(path):
+    with reading(path, 'NIfTI'):
         stored = np.asanyarray(image.dataobj.get_unscaled())
     low, high = float(image.header['cal_min']), float(image.header['cal_max'])
     window = ((low + high) / 2, high - low) if high > low else None
@@ -113,25 +112,11 @@ def _opened(path):
         import nibabel
     except ImportError:
         raise InputError("NIfTI files need nibabel: pip install 'nibabel>=5.4,<6'") from None
-    with _named(path):
+    with reading(path, 'NIfTI'):
         image = nibabel.load(path)
         if isinstance(image, nibabel.Nifti1Image):
             return image
     raise InputError(f'{path}: is no NIfTI file but {type(image).__name__}; convert it')
-
-
-@contextlib.contextmanager
-def _named(path):
-    """Turns whatever goes wrong inside into an InputError that names the file."""
-    try:
-        yield
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f'{path}: no such file') from None
-    except Exception as error:  # nibabel, gzip and zlib raise nearly anything on a damaged file
-        reason = ' '.join(str(error).split())
-        raise InputError(f'{path}: cannot be read as NIfTI ({reason}); replace or remove it') from None
 
 
 def _axes(image, path):

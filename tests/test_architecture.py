@@ -107,3 +107,11 @@ def test_help_is_quick_because_it_imports_no_jax():
     done = subprocess.run([sys.executable, '-c', program], cwd=PACKAGE.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert '--workdir' in done.stdout
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = [sys.executable, '-m', 'm2snet_jax', 'report', '--help']
+    process = subprocess.Popen(command, cwd=PACKAGE.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.communicate()[1] == b''
+    assert process.returncode == 1

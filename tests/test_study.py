@@ -353,7 +353,7 @@ def test_the_table_alone_trains_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(tables, 'RESAMPLES', 2)
     assert main([*arguments, '--config.batch=9']) == 0  # each variant has a batch of its own
     assert main([*arguments, '--config.epochs=9']) == 2
-    assert 'changed: epochs 12 → 9' in capsys.readouterr().err
+    assert 'changed: epochs 10 → 9' in capsys.readouterr().err
 
 
 def test_the_interval_is_welchs_joined_with_the_bootstraps():

@@ -12,7 +12,6 @@ def get_study():
     return {
         'config': 'busi',
         'about': 'M²SNet and MSNet on breast ultrasound (BUSI) by the released recipe, four folds.',
-        'changes': {'model.encoder_weights': 'res2net50', 'loss.lossnet_weights': 'vgg16'},
         'seeds': (0, 1, 2),
         'folds': (0, 1, 2, 3),
         'variants': [

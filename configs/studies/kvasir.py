@@ -11,7 +11,6 @@ def get_study():
     return {
         'config': 'kvasir',
         'about': 'M²SNet and MSNet on polyps by the released recipe, five test sets.',
-        'changes': {'model.encoder_weights': 'res2net50', 'loss.lossnet_weights': 'vgg16'},
         'seeds': (0, 1, 2),
         'variants': [
             {'name': 'm2snet', 'about': 'M²SNet by the released recipe.'},

@@ -1,6 +1,7 @@
 """One word of the command line a file. Each has `main(argv) → exit status`, `argv[0]` being the command's name."""
 
 import difflib
+import os
 import sys
 
 from absl import flags
@@ -59,10 +60,16 @@ def config_name(argv):
 def run(main, argv):
     """Runs a command's body and returns its exit status, a user's mistake being one line and status 2."""
     try:
-        return main(argv) or 0
+        try:
+            return main(argv) or 0
+        finally:
+            sys.stdout.flush()
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever reads, as `head`, has seen enough; nothing is left to be flushed at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _take_config(argv):
