@@ -49,7 +49,9 @@ def _absorb(conv, norm):
     with np.errstate(invalid='ignore'):  # a variance below 0 gives NaN here as it does in the norm
         factor = scale / np.sqrt(var + EPSILON)
     bias = -mean if conv.bias is None else np.float64(conv.bias[...]) - mean
-    dtype = conv.kernel.dtype
-    conv.kernel = nnx.Param(jnp.asarray(np.float64(conv.kernel[...]) * factor, dtype))
-    conv.bias = nnx.data(nnx.Param(jnp.asarray(bias * factor + shift, dtype)))
+    kernel = np.asarray(conv.kernel[...])
+    scaled = np.empty_like(kernel)
+    np.multiply(kernel, factor, out=scaled, dtype=np.float64, casting='same_kind')  # piece by piece, to spare memory
+    conv.kernel = nnx.Param(jnp.asarray(scaled))
+    conv.bias = nnx.data(nnx.Param(jnp.asarray(bias * factor + shift, kernel.dtype)))
     return Absorbed()
