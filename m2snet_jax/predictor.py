@@ -126,7 +126,7 @@ class Predictor:
             return self([image])[0]
         images = [pixels if isinstance(pixels, np.ndarray) else read_image(pixels, self.window) for pixels in image]
         return [
-            _resized(probability, *pixels.shape[:2])
+            resized_map(probability, *pixels.shape[:2])
             for probability, pixels in zip(self.probabilities(images), images, strict=True)
         ]
 
@@ -170,8 +170,8 @@ def _colour(pixels):
     return np.stack([pixels] * 3, -1) if pixels.ndim == 2 else pixels
 
 
-def _resized(probability, height, width):
-    """`[S, S, C]` → `[height, width]`, or `[height, width, C]` for several classes, in float."""
+def resized_map(probability, height, width):
+    """Resizes `[S, S, C]` in float: `[height, width]`, or `[height, width, C]` for several classes."""
     maps = [
         np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.BILINEAR))
         for channel in np.moveaxis(probability, -1, 0)

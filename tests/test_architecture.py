@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob('*.py'))
 TIERS = (
     ('commands', '__main__'),
     ('parity',),
-    ('training',),
+    ('training', 'export'),
     ('report', 'evaluation'),
     ('predictor', 'plot'),
     ('data', 'weights'),
@@ -37,6 +37,8 @@ HOMES = {
     'tensorboardX': ('training/logs.py',),
     'wandb': ('training/logs.py',),
     'gradio': ('commands/demo.py',),
+    'jax2onnx': ('export.py',),
+    'onnxruntime': ('export.py',),
     'safetensors': ('weights/',),
     'gdown': ('data/download.py',),
     'pydicom': ('dicom.py',),

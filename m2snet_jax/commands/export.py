@@ -1,0 +1,86 @@
+"""Exports a trained model as one file for other programs: images of any size in, maps of their size out.
+
+python -m m2snet_jax export --model=RUN|FILE [--format=stablehlo|onnx|safetensors] [--output=FILE]
+    [--images=FOLDER|FILE …] [--config=NAME]
+
+stablehlo: for JAX on CPU, NVIDIA GPU and TPU (jax.export). onnx: for ONNX Runtime and others; needs pip install
+".[export]". Both take uint8 [B, H, W, 3] of any batch and size; resize, normalisation, network with folded batch norms
+and the resize back are inside. safetensors: the weights alone, under PyTorch's names, as `convert` writes them.
+
+The file is loaded back and run beside `predict` before it is kept: on noise, and on --images (at most eight of them,
+evenly spaced) or, without any, a generated picture. It is refused where a probability differs by more than 1e-5 or an
+8-bit level by more than one. FILE.json beside it tells of input, output, normalisation, classes, versions, hashes and
+the differences found. --output is by default the model's name with the format's ending, in the current folder; a file
+that exists is left alone. A file of weights takes its model and size from --config, by default M2SNet at 352 pixels.
+Status 1: what was written does not compute what the model computes, and was not kept.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from m2snet_jax.commands import parse, run
+from m2snet_jax.errors import InputError
+
+FORMATS = ('stablehlo', 'onnx', 'safetensors')
+CHECKED = 8  # images of the user's, since a program is compiled for every size
+
+
+def main(argv):
+    """Runs the command; returns its exit status: 0 done, 1 refused, 2 could not start."""
+    return run(_main, argv)
+
+
+def _main(argv):
+    def define(values):
+        flags.DEFINE_string('model', None, 'folder of a run, or a file of weights', flag_values=values)
+        flags.DEFINE_enum('format', 'stablehlo', FORMATS, 'of the file', flag_values=values)
+        flags.DEFINE_string('output', None, 'the file', flag_values=values)
+        flags.DEFINE_multi_string('images', [], 'folder or file to check with, also several', flag_values=values)
+
+    named = any(word.lstrip('-').partition('=')[0] in ('config', 'help', 'h') for word in argv[1:])
+    config, values, words = parse(argv if named else [argv[0], '--config=default', *argv[1:]], __doc__, define)
+    if values.model is None:
+        raise InputError('--model is missing')
+    model = Path(values.model)
+    output = Path(values.output or f'{model.name if model.is_dir() else model.stem}.{values.format}')
+    check_output(output, values.format)
+
+    from m2snet_jax.config import check_config
+    from m2snet_jax.evaluation.folders import find_images
+
+    given = [*values.images, *words]
+    files = find_images(given, output) if given else []
+    check_config(config)
+
+    from m2snet_jax import mesh
+
+    mesh.use_compilation_cache()
+    from m2snet_jax.export import Refused, example_batches, export_model, in_words
+    from m2snet_jax.images import read_image
+    from m2snet_jax.predictor import load_model
+
+    predictor = load_model(model, config=config)
+    predictor.window = predictor.window or config.data.window
+    noise, phantom = example_batches(predictor.size)
+    chosen = files[:: -(-len(files) // CHECKED)] if files else []
+    real = [(name, read_image(path, predictor.window)[None]) for name, path in chosen]
+    try:
+        about = export_model(predictor, output, values.format, [noise, *(real or [phantom])])
+    except Refused as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    for one in about['checked']:
+        print(in_words(one))
+    print(f'{output}: {output.stat().st_size / 2**20:.1f} MiB, checked on {about["checked_on"]}; see {output}.json')
+
+
+def check_output(path, kind):
+    """Raises InputError for a file that exists, cannot be made, or has the ending of another kind."""
+    if path.suffix != f'.{kind}':
+        raise InputError(f'--output={path}: must end in .{kind}')
+    if path.exists():
+        raise InputError(f'--output={path}: exists already; remove it or name another file')
+    if not path.absolute().parent.is_dir():
+        raise InputError(f'--output={path}: there is no folder {path.parent}; make it first')

@@ -1,0 +1,209 @@
+"""A trained model as one file for other programs: images of any size in, maps of their size out.
+
+A file is loaded back and run beside `predict`'s own path before it gets its name. FILE.json beside it says what goes
+in, what comes out, and how far the two were apart.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from m2snet_jax.data import augment
+from m2snet_jax.data.datasets.phantoms import phantom
+from m2snet_jax.errors import InputError
+from m2snet_jax.evaluation.sheet import versions
+from m2snet_jax.model.pixels import resize_floats, resize_levels
+from m2snet_jax.predictor import load_model, released_map, resized_map
+from m2snet_jax.weights import state_dict, write_safetensors
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+OUTPUTS = ('probability', 'levels')
+OPSET = 18  # of ONNX; runtimes from 2023 on know it
+TOLERANCE = {'probability': 1e-5, 'levels': 1}  # largest differences of a file that is kept
+
+
+class Refused(Exception):
+    """A file that does not compute what the model computes; it was not kept."""
+
+
+def make_program(predictor):
+    """Returns the function that is exported: all that `predict` does between reading an image and writing its map.
+
+    Images uint8 `[B, H, W, 3]`, RGB → `probability`, float32 `[B, H, W, C]` in [0, 1], resized in float, and `levels`,
+    uint8 `[B, H, W, C]`, the map that `predict` writes: ⌊255·p⌋, then resized.
+    """
+    size = predictor.size
+
+    def program(images):
+        height, width = images.shape[1:3]
+        pixels = resize_levels(images, size, size).astype(jnp.float32)
+        examples = (pixels / 255 - augment.TEST_MEAN) / augment.TEST_STD
+        probability = predictor.step(*predictor.state, examples)
+        levels = resize_levels(jnp.floor(probability * 255), height, width).astype(jnp.uint8)
+        return resize_floats(probability, height, width), levels
+
+    return program
+
+
+def _any_images():
+    return jax.ShapeDtypeStruct((*export.symbolic_shape('B, H, W'), 3), np.uint8)
+
+
+def _write_stablehlo(path, predictor):
+    program = jax.jit(make_program(predictor))
+    path.write_bytes(export.export(program, platforms=PLATFORMS)(_any_images()).serialize())
+
+
+def _load_stablehlo(path, predictor):
+    return jax.jit(export.deserialize(bytearray(path.read_bytes())).call)
+
+
+def _write_onnx(path, predictor):
+    from jax2onnx import to_onnx
+
+    names = {'input_names': ['images'], 'output_names': list(OUTPUTS)}
+    model = to_onnx(make_program(predictor), [_any_images()], opset=OPSET, **names)
+    for node in model.graph.node:
+        for branch in (attribute.g for attribute in node.attribute if attribute.HasField('g')):
+            used = {name for inner in branch.node for name in inner.input}
+            kept = [one for one in branch.initializer if one.name in used]  # of the others, every load would warn
+            del branch.initializer[:]
+            branch.initializer.extend(kept)
+    path.write_bytes(model.SerializeToString())
+
+
+def _load_onnx(path, predictor):
+    from onnxruntime import InferenceSession
+
+    session = InferenceSession(path, providers=['CPUExecutionProvider'])
+    return lambda images: session.run(OUTPUTS, {'images': images})
+
+
+def _write_safetensors(path, predictor):
+    write_safetensors(path, state_dict(predictor.model))
+
+
+def _load_safetensors(path, predictor):
+    loaded = load_model(path, config=predictor.config)
+    return lambda images: predicted(loaded, images)
+
+
+# How each is written, how it is loaded back, and the packages whose versions matter beside ours.
+FORMATS = {
+    'stablehlo': (_write_stablehlo, _load_stablehlo, ()),
+    'onnx': (_write_onnx, _load_onnx, ('jax2onnx', 'onnx', 'onnxruntime')),
+    'safetensors': (_write_safetensors, _load_safetensors, ('safetensors',)),
+}
+
+
+def export_model(predictor, path, kind, batches):
+    """Writes a model for other programs, and FILE.json beside it, both whole or not at all.
+
+    Args:
+        predictor: from `load_model`.
+        path: of the file.
+        kind: of `FORMATS`.
+        batches: [(what they are, images uint8 [B, H, W, 3])] on which the file is run beside the predictor.
+
+    Returns:
+        What FILE.json holds, a dict; under `checked` one entry a batch, see `compare`.
+
+    Raises:
+        Refused: the file's maps are not the predictor's.
+        InputError: the file cannot be written, or a package is missing that this kind needs.
+    """
+    write, load, packages = FORMATS[kind]
+    path = Path(path)
+    temporary, beside = (path.with_name(f'.{os.getpid()}.{path.name}{ending}') for ending in ('', '.json'))
+    try:
+        write(temporary, predictor)
+        run = load(temporary, predictor)
+        checked = [{'images': name, **compare(run(images), predicted(predictor, images))} for name, images in batches]
+        bad = [one for one in checked if not all(one[name] <= most for name, most in TOLERANCE.items())]
+        if bad:
+            raise Refused(f'{path}: not kept, its maps are not those of the model: ' + '; '.join(map(in_words, bad)))
+        about = describe(predictor, kind) | {'sha256': hashlib.sha256(temporary.read_bytes()).hexdigest()}
+        about |= {'versions': versions() | {name: importlib.metadata.version(name) for name in packages}}
+        about |= {'checked_on': jax.default_backend(), 'checked': checked}
+        beside.write_text(json.dumps(about, indent=1) + '\n')
+        os.replace(beside, path.with_name(f'{path.name}.json'))
+        os.replace(temporary, path)
+    except ImportError as error:
+        raise InputError(f'--format={kind} needs {error.name}, which is not installed: pip install ".[export]"') from None
+    except OSError as error:
+        raise InputError(f'{path}: cannot be written ({error.strerror or error})') from None
+    finally:
+        temporary.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
+    return about
+
+
+def example_batches(size):
+    """Returns two batches to check a model with that runs at `size`: five of noise, and one generated picture.
+
+    The noise is larger than the network's size along one axis and smaller along the other.
+    """
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (5, size // 2 + 1, 2 * size + 3, 3), np.uint8)
+    return [('noise', noise), ('phantom', phantom(rng)[0][None])]
+
+
+def predicted(predictor, images):
+    """Returns what `predict` makes of a batch, as `make_program` returns it."""
+    sizes, probabilities = images.shape[1:3], predictor.probabilities(list(images))
+    floats = [resized_map(one, *sizes).reshape(*sizes, -1) for one in probabilities]
+    levels = [np.stack([released_map(channel, *sizes) for channel in np.moveaxis(one, -1, 0)], -1) for one in probabilities]
+    return np.stack(floats), np.stack(levels)
+
+
+def compare(found, expected):
+    """Returns the largest differences of (probability, levels) from those expected, and how many levels differ."""
+    shapes = [tuple(array.shape) for array in expected]
+    if [tuple(array.shape) for array in found] != shapes:
+        return {'shape': shapes[0], 'probability': float('inf'), 'levels': 255, 'differing': 1.0}
+    probability, levels = (np.abs(np.float64(a) - np.float64(b)) for a, b in zip(found, expected, strict=True))
+    differing = int(np.count_nonzero(levels))
+    return {'shape': shapes[0], 'probability': float(probability.max()), 'levels': int(levels.max()), 'differing': differing}
+
+
+def in_words(one):
+    """Returns an entry of `checked` as a line."""
+    batch, height, width, classes = one['shape']
+    return (
+        f'{one["images"]} ({batch} × {height} × {width}): largest difference of a probability {one["probability"]:.1e}, '
+        f'of a level {one["levels"]}; {one["differing"]} of {batch * height * width * classes} levels differ'
+    )
+
+
+def describe(predictor, kind):
+    """Returns what a user of an exported file must know."""
+    size = predictor.size
+    about = {
+        'format': kind,
+        'model': predictor.config.model.name,
+        'encoder': predictor.config.model.encoder,
+        'classes': predictor.classes,
+        'size': size,
+        'mean': augment.TEST_MEAN.tolist(),
+        'std': augment.TEST_STD.tolist(),
+        'window': predictor.window,
+        'model_hash': predictor.model_hash,
+    }
+    steps = f"Pillow's bilinear resize to {size} × {size}, ÷255, − mean, ÷std, network, sigmoid"
+    if kind == 'safetensors':
+        return about | {'holds': "weights by PyTorch's names, batch norms as trained", 'to_be_done_outside': steps}
+    return about | {
+        'input': 'images: uint8 [B, H, W, 3], RGB, upright, of any size',
+        'output': {
+            'probability': 'float32 [B, H, W, C] in [0, 1], one map a class',
+            'levels': 'uint8 [B, H, W, C]: probability × 255 rounded down, then resized; the PNG of predict',
+        },
+        'inside': f'{steps}, resize to H × W; batch norms folded into the convolutions',
+    } | ({'platforms': PLATFORMS} if kind == 'stablehlo' else {})
