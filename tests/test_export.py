@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 from tiny_models import write_model
 
 from m2snet_jax import load_config, load_model
-from m2snet_jax import export as exporting
 from m2snet_jax.__main__ import main
+from m2snet_jax.export import files
 from m2snet_jax.weights import state_dict
 
 CONFIG = ['--config=quickstart', '--config.model.encoder=res2net14', '--config.data.size=48', '--config.data.classes=2']
@@ -137,7 +137,7 @@ def test_own_images_are_checked_with(model, tmp_path, capsys):
 def test_a_file_with_other_maps_is_refused_with_the_numbers(wrong, model, tmp_path, monkeypatch, capsys):
     def load(path, predictor):
         def run(images):
-            probability, levels = exporting.predicted(predictor, images)
+            probability, levels = files.predicted(predictor, images)
             if wrong == 'probability':
                 probability = probability + np.float32(1e-3) * (np.arange(len(images)) == 4)[:, None, None, None]
             elif wrong == 'levels':
@@ -150,8 +150,8 @@ def test_a_file_with_other_maps_is_refused_with_the_numbers(wrong, model, tmp_pa
 
         return run
 
-    write, _, packages = exporting.FORMATS['safetensors']
-    monkeypatch.setitem(exporting.FORMATS, 'safetensors', (write, load, packages))
+    write, _, packages = files.FORMATS['safetensors']
+    monkeypatch.setitem(files.FORMATS, 'safetensors', (write, load, packages))
     assert run_export(model, tmp_path / 'tiny.safetensors') == 1
     error = capsys.readouterr().err
     assert 'tiny.safetensors: not kept' in error

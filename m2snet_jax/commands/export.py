@@ -57,7 +57,7 @@ def _main(argv):
     from m2snet_jax import mesh
 
     mesh.use_compilation_cache()
-    from m2snet_jax.export import Refused, example_batches, export_model, in_words
+    from m2snet_jax.export.files import Refused, example_batches, export_model, in_words
     from m2snet_jax.images import read_image
     from m2snet_jax.predictor import load_model
 

@@ -63,7 +63,7 @@ class Conv(nnx.Module):
         x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
         if self.size == 1 and self.stride == 1:
             # As a product the weight gradient is several times faster on a CPU than as a convolution.
-            y = jnp.einsum('bhwi,io->bhwo', x, kernel[0, 0])
+            y = jnp.matmul(x, kernel[0, 0])
         else:
             padding = [(self.size // 2, self.size // 2)] * 2
             y = lax.conv_general_dilated(

@@ -15,42 +15,58 @@ _DIGITS = (5, 6)  # bits found at once of each half: remainders stay below 2³¹
 
 
 def resize_levels(levels, height, width):
-    """Resizes `[B, H, W, C]` of levels 0…255 to `[B, height, width, C]`; float32 that holds integers, from any dtype.
+    """Resizes `[B, H, W, C]` of levels 0…255 to `[B, height, width, C]`, float32 that holds integers.
 
     Equal to Pillow's bytes up to a 16-fold reduction; beyond it float32 may lose the last bit of a sum, which can
     change a level by one where it was a tie.
     """
     source = levels.shape[1:3]
-    halves = {1: _halves(source[0], height), 2: _halves(source[1], width)}
+    heights, widths = _halves(source[0], height), _halves(source[1], width)
 
-    def along(axis, x):
-        high, low = (_along(axis, half, x) for half in halves[axis])
+    def rounded(high, low):
         total = high.astype(jnp.int32) * 2**_HALF_BITS + low.astype(jnp.int32) + 2 ** (2 * _HALF_BITS - 1)
         return lax.div(total, jnp.int32(2 ** (2 * _HALF_BITS))).astype(jnp.float32)
 
+    def along_height(x):
+        return rounded(*(_product(half, x) for half in heights))
+
+    def along_width(x):
+        return rounded(*(_product(x, half.T) for half in widths))
+
+    def height_first(x):
+        return _channels_last(along_width(along_height(_channels_first(x))))
+
+    def width_first(x):
+        return _channels_last(along_height(along_width(_channels_first(x))))
+
     first = _height_first(*source, height, width)
-    return lax.cond(first, lambda x: along(2, along(1, x)), lambda x: along(1, along(2, x)), levels.astype(jnp.float32))
+    return lax.cond(first, height_first, width_first, levels.astype(jnp.float32))
+
+
+def resize_floats(x, height, width):
+    """Resizes float32 `[B, H, W, C]` to `[B, height, width, C]`, as Pillow does images of mode F."""
+    heights, widths = (_shares(*sizes) for sizes in zip(x.shape[1:3], (height, width), strict=True))
+    return _channels_last(_product(heights, _product(_channels_first(x), widths.T)))
+
+
+def _channels_first(x):
+    return jnp.transpose(x, (0, 3, 1, 2))
+
+
+def _channels_last(x):
+    return jnp.transpose(x, (0, 2, 3, 1))
+
+
+def _product(a, b):
+    return jnp.matmul(a, b, precision='highest')
 
 
 def _height_first(height, width, to_height, to_width):
     """Whether Pillow resizes height before width: from version 13 on where height shrinks by far more pixels."""
     if int(PIL.__version__.partition('.')[0]) < 13:
         return False
-    sizes = (jnp.asarray(size, jnp.int32) for size in (height, width, to_height, to_width))
-    height, width, to_height, to_width = sizes
+    height, width, to_height, to_width = (jnp.asarray(n, jnp.int32) for n in (height, width, to_height, to_width))
     return (height > to_height) & (height - to_height > 2 * (width - to_width))
-
-
-def resize_floats(x, height, width):
-    """Resizes float32 `[B, H, W, C]` to `[B, height, width, C]`, as Pillow does images of mode F."""
-    for axis, target in ((2, width), (1, height)):
-        weights, sums = _weights(x.shape[axis], target)
-        x = _along(axis, weights.astype(jnp.float32) / sums.astype(jnp.float32), x)
-    return x
-
-
-def _along(axis, matrix, x):
-    return jnp.einsum('oh,bhwc->bowc' if axis == 1 else 'ow,bhwc->bhoc', matrix, x, precision='highest')
 
 
 def _weights(source, target):
@@ -65,8 +81,14 @@ def _weights(source, target):
     return weights, jnp.broadcast_to(weights.sum(1, keepdims=True), weights.shape)
 
 
+def _shares(source, target):
+    """Returns the weights as shares of their sums, float32 [target, source]."""
+    weights, sums = _weights(source, target)
+    return weights.astype(jnp.float32) / sums.astype(jnp.float32)
+
+
 def _halves(source, target):
-    """Returns the weights in units of 2⁻²², rounded: float32 [target, source] of the upper and the lower 11 bits."""
+    """Returns the shares in units of 2⁻²², rounded: float32 [target, source] of the upper and the lower 11 bits."""
     rest, sums = _weights(source, target)
     halves = []
     for _ in range(2):

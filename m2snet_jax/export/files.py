@@ -1,4 +1,4 @@
-"""A trained model as one file for other programs: images of any size in, maps of their size out.
+"""Exported files: how each kind is written, loaded back and checked.
 
 A file is loaded back and run beside `predict`'s own path before it gets its name. FILE.json beside it says what goes
 in, what comes out, and how far the two were apart.
@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import export
 
@@ -19,13 +18,12 @@ from m2snet_jax.data import augment
 from m2snet_jax.data.datasets.phantoms import phantom
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.sheet import versions
-from m2snet_jax.model.pixels import resize_floats, resize_levels
+from m2snet_jax.export.onnx_graph import make_graph
+from m2snet_jax.export.program import OUTPUTS, any_images, make_program
 from m2snet_jax.predictor import load_model, released_map, resized_map
 from m2snet_jax.weights import state_dict, write_safetensors
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-OUTPUTS = ('probability', 'levels')
-OPSET = 18  # of ONNX; runtimes from 2023 on know it
 TOLERANCE = {'probability': 1e-5, 'levels': 1}  # largest differences of a file that is kept
 
 
@@ -33,32 +31,9 @@ class Refused(Exception):
     """A file that does not compute what the model computes; it was not kept."""
 
 
-def make_program(predictor):
-    """Returns the function that is exported: all that `predict` does between reading an image and writing its map.
-
-    Images uint8 `[B, H, W, 3]`, RGB → `probability`, float32 `[B, H, W, C]` in [0, 1], resized in float, and `levels`,
-    uint8 `[B, H, W, C]`, the map that `predict` writes: ⌊255·p⌋, then resized.
-    """
-    size = predictor.size
-
-    def program(images):
-        height, width = images.shape[1:3]
-        pixels = resize_levels(images, size, size).astype(jnp.float32)
-        examples = (pixels / 255 - augment.TEST_MEAN) / augment.TEST_STD
-        probability = predictor.step(*predictor.state, examples)
-        levels = resize_levels(jnp.floor(probability * 255), height, width).astype(jnp.uint8)
-        return resize_floats(probability, height, width), levels
-
-    return program
-
-
-def _any_images():
-    return jax.ShapeDtypeStruct((*export.symbolic_shape('B, H, W'), 3), np.uint8)
-
-
 def _write_stablehlo(path, predictor):
     program = jax.jit(make_program(predictor))
-    path.write_bytes(export.export(program, platforms=PLATFORMS)(_any_images()).serialize())
+    path.write_bytes(export.export(program, platforms=PLATFORMS)(any_images()).serialize())
 
 
 def _load_stablehlo(path, predictor):
@@ -66,17 +41,7 @@ def _load_stablehlo(path, predictor):
 
 
 def _write_onnx(path, predictor):
-    from jax2onnx import to_onnx
-
-    names = {'input_names': ['images'], 'output_names': list(OUTPUTS)}
-    model = to_onnx(make_program(predictor), [_any_images()], opset=OPSET, **names)
-    for node in model.graph.node:
-        for branch in (attribute.g for attribute in node.attribute if attribute.HasField('g')):
-            used = {name for inner in branch.node for name in inner.input}
-            kept = [one for one in branch.initializer if one.name in used]  # of the others, every load would warn
-            del branch.initializer[:]
-            branch.initializer.extend(kept)
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(make_graph(predictor).SerializeToString())
 
 
 def _load_onnx(path, predictor):
