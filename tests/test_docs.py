@@ -39,7 +39,7 @@ PYTHON = re.compile(r'(?:\S*/)?python3? (?:train\.py|-m m2snet_jax) ?')
 TINY = ['--config.model.encoder=res2net14', '--config.data.size=48', '--config.evaluate.bootstrap=20']
 TRAINING = ['--config.batch=2', '--config.steps=2', '--config.data.sizes=(48,)', '--config.loss.lossnet=0']
 # The commands that run here, quick ones and slow ones; the others are only understood, and have tests of their own.
-QUICK = ('compare', 'convert', 'evaluate', 'predict', 'report', 'validate')
+QUICK = ('compare', 'convert', 'evaluate', 'export', 'predict', 'report', 'validate')
 SLOW = ('train', 'benchmark')
 # Pages whose commands need more than the folder below, and the tests that run them; here they are understood only.
 ELSEWHERE = {'docs/clinic.md': 'test_clinic.py'}
@@ -227,7 +227,7 @@ def test_slow_commands_run(folder):
 def test_blocks_of_python_run(page, folder):
     names = {}
     for block in blocks(page):
-        if block.language == 'python' and not recipe(block):
+        if block.language == 'python' and not recipe(block) and not block.not_run:
             exec(compile(block.text, block.page, 'exec'), names)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 from pathlib import Path
 
 import jax
@@ -48,7 +49,8 @@ def exported(request, model, tmp_path_factory):
 
 
 def run_export(model, path, *arguments):
-    return main(['', 'export', f'--model={model}', f'--format={path.suffix[1:]}', f'--output={path}', *CONFIG, *arguments])
+    words = [f'--model={model}', f'--format={path.suffix[1:]}', f'--output={path}']
+    return main(['', 'export', *words, *CONFIG, *arguments])
 
 
 def loaded(path):
@@ -79,7 +81,8 @@ def test_any_batch_of_any_size_gives_the_maps_of_the_model(exported, predictor, 
 def test_levels_are_the_png_that_predict_writes(exported, model, tmp_path):
     image = pictures(1, 57, 90)
     Image.fromarray(image[0]).save(tmp_path / 'image.png')
-    assert main(['', 'predict', f'--model={model}', f'--images={tmp_path / "image.png"}', f'--output={tmp_path / "maps"}', *CONFIG]) == 0
+    words = [f'--model={model}', f'--images={tmp_path / "image.png"}', f'--output={tmp_path / "maps"}']
+    assert main(['', 'predict', *words, *CONFIG]) == 0
     _, levels = loaded(exported)(image)
     for number in (1, 2):
         written = np.asarray(Image.open(tmp_path / 'maps' / f'image_{number}.png')).astype(int)
@@ -182,10 +185,14 @@ def test_what_cannot_start_is_said_in_a_line_and_leaves_nothing(reason, model, t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_page_names_the_converter_that_is_tested():
+    assert f'pip install --no-deps {files.CONVERTER}\n' in PAGE.read_text()
+
+
 def test_a_missing_package_is_named(model, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(__import__('sys').modules, 'jax2onnx', None)
+    monkeypatch.setitem(sys.modules, 'jax2onnx', None)
     assert run_export(model, tmp_path / 'tiny.onnx') == 2
-    assert 'needs jax2onnx, which is not installed: pip install ".[export]"' in capsys.readouterr().err
+    assert 'needs jax2onnx, which is not installed: pip install ".[export]" && ' in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -194,7 +201,8 @@ def test_the_page_loads_what_was_exported(exported, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(pictures(1, 57, 90)[0]).save('image.png')
     Path(f'model{exported.suffix}').write_bytes(exported.read_bytes())
-    (text,) = (text for text in re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.DOTALL) if exported.suffix in text)
+    blocks = re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.DOTALL)
+    (text,) = (block for block in blocks if exported.suffix in block)
     names = {}
     exec(compile(text, str(PAGE), 'exec'), names)
     assert 'm2snet_jax' not in text

@@ -3,9 +3,9 @@
 python -m m2snet_jax export --model=RUN|FILE [--format=stablehlo|onnx|safetensors] [--output=FILE]
     [--images=FOLDER|FILE …] [--config=NAME]
 
-stablehlo: for JAX on CPU, NVIDIA GPU and TPU (jax.export). onnx: for ONNX Runtime and others; needs pip install
-".[export]". Both take uint8 [B, H, W, 3] of any batch and size; resize, normalisation, network with folded batch norms
-and the resize back are inside. safetensors: the weights alone, under PyTorch's names, as `convert` writes them.
+stablehlo: for JAX on CPU, NVIDIA GPU and TPU (jax.export). onnx: for ONNX Runtime and others; needs optional packages,
+see docs/export.md. Both take uint8 [B, H, W, 3] of any batch and size; resize, normalisation, network with folded batch
+norms and the resize back are inside. safetensors: the weights alone, under PyTorch's names, as `convert` writes them.
 
 The file is loaded back and run beside `predict` before it is kept: on noise, and on --images (at most eight of them,
 evenly spaced) or, without any, a generated picture. It is refused where a probability differs by more than 1e-5 or an

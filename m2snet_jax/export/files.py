@@ -24,6 +24,7 @@ from m2snet_jax.predictor import load_model, released_map, resized_map
 from m2snet_jax.weights import state_dict, write_safetensors
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
+CONVERTER = 'jax2onnx==0.17.1'  # by itself, since it names an orbax too old for ours and does without it
 TOLERANCE = {'probability': 1e-5, 'levels': 1}  # largest differences of a file that is kept
 
 
@@ -101,7 +102,8 @@ def export_model(predictor, path, kind, batches):
         os.replace(beside, path.with_name(f'{path.name}.json'))
         os.replace(temporary, path)
     except ImportError as error:
-        raise InputError(f'--format={kind} needs {error.name}, which is not installed: pip install ".[export]"') from None
+        how = f'pip install ".[export]" && pip install --no-deps {CONVERTER}'
+        raise InputError(f'--format={kind} needs {error.name or error}, which is not installed: {how}') from None
     except OSError as error:
         raise InputError(f'{path}: cannot be written ({error.strerror or error})') from None
     finally:
@@ -122,28 +124,29 @@ def example_batches(size):
 
 def predicted(predictor, images):
     """Returns what `predict` makes of a batch, as `make_program` returns it."""
-    sizes, probabilities = images.shape[1:3], predictor.probabilities(list(images))
-    floats = [resized_map(one, *sizes).reshape(*sizes, -1) for one in probabilities]
-    levels = [np.stack([released_map(channel, *sizes) for channel in np.moveaxis(one, -1, 0)], -1) for one in probabilities]
-    return np.stack(floats), np.stack(levels)
+    sizes, maps = images.shape[1:3], predictor.probabilities(list(images))
+    floats = [resized_map(one, *sizes).reshape(*sizes, -1) for one in maps]
+    levels = [[released_map(channel, *sizes) for channel in np.moveaxis(one, -1, 0)] for one in maps]
+    return np.stack(floats), np.moveaxis(np.stack(levels), 1, -1)
 
 
 def compare(found, expected):
     """Returns the largest differences of (probability, levels) from those expected, and how many levels differ."""
     shapes = [tuple(array.shape) for array in expected]
     if [tuple(array.shape) for array in found] != shapes:
-        return {'shape': shapes[0], 'probability': float('inf'), 'levels': 255, 'differing': 1.0}
+        return {'shape': shapes[0], 'probability': float('inf'), 'levels': 255, 'differing': expected[1].size}
     probability, levels = (np.abs(np.float64(a) - np.float64(b)) for a, b in zip(found, expected, strict=True))
-    differing = int(np.count_nonzero(levels))
-    return {'shape': shapes[0], 'probability': float(probability.max()), 'levels': int(levels.max()), 'differing': differing}
+    largest = {'probability': float(probability.max()), 'levels': int(levels.max())}
+    return {'shape': shapes[0], **largest, 'differing': int(np.count_nonzero(levels))}
 
 
 def in_words(one):
     """Returns an entry of `checked` as a line."""
     batch, height, width, classes = one['shape']
+    count = batch * height * width * classes
     return (
-        f'{one["images"]} ({batch} × {height} × {width}): largest difference of a probability {one["probability"]:.1e}, '
-        f'of a level {one["levels"]}; {one["differing"]} of {batch * height * width * classes} levels differ'
+        f'{one["images"]} ({batch} × {height} × {width}): largest difference of a probability '
+        f'{one["probability"]:.1e}, of a level {one["levels"]}; {one["differing"]} of {count} levels differ'
     )
 
 
@@ -163,12 +166,12 @@ def describe(predictor, kind):
     }
     steps = f"Pillow's bilinear resize to {size} × {size}, ÷255, − mean, ÷std, network, sigmoid"
     if kind == 'safetensors':
-        return about | {'holds': "weights by PyTorch's names, batch norms as trained", 'to_be_done_outside': steps}
-    return about | {
-        'input': 'images: uint8 [B, H, W, 3], RGB, upright, of any size',
-        'output': {
-            'probability': 'float32 [B, H, W, C] in [0, 1], one map a class',
-            'levels': 'uint8 [B, H, W, C]: probability × 255 rounded down, then resized; the PNG of predict',
-        },
-        'inside': f'{steps}, resize to H × W; batch norms folded into the convolutions',
-    } | ({'platforms': PLATFORMS} if kind == 'stablehlo' else {})
+        return {**about, 'holds': "weights by PyTorch's names, batch norms as trained", 'to_be_done_outside': steps}
+    if kind == 'stablehlo':
+        about['platforms'] = PLATFORMS
+    output = {
+        'probability': 'float32 [B, H, W, C] in [0, 1], one map a class',
+        'levels': 'uint8 [B, H, W, C]: probability × 255 rounded down, then resized; the PNG of predict',
+    }
+    inside = f'{steps}, resize to H × W; batch norms folded into the convolutions'
+    return {**about, 'input': 'images: uint8 [B, H, W, 3], RGB, upright', 'output': output, 'inside': inside}
