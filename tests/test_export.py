@@ -37,15 +37,28 @@ def predictor(model):
     return load_model(model, config=load_config('quickstart', **keys))
 
 
-@pytest.fixture(scope='module', params=KINDS)
-def exported(request, model, tmp_path_factory):
+@pytest.fixture(scope='module')
+def export_once(model, tmp_path_factory):
+    """Returns a function: kind → the file that the command writes, each written once."""
+    paths = {}
+
+    def path_of(kind):
+        if kind == 'onnx':
+            pytest.importorskip('jax2onnx', reason=REASON)
+            pytest.importorskip('onnxruntime', reason=REASON)
+        if kind not in paths:
+            path = tmp_path_factory.mktemp(kind) / f'tiny.{kind}'
+            assert run_export(model, path) == 0
+            paths[kind] = path
+        return paths[kind]
+
+    return path_of
+
+
+@pytest.fixture(params=KINDS)
+def exported(request, export_once):
     """An exported file of either kind, as the command writes it."""
-    if request.param == 'onnx':
-        pytest.importorskip('jax2onnx', reason=REASON)
-        pytest.importorskip('onnxruntime', reason=REASON)
-    path = tmp_path_factory.mktemp('exported') / f'tiny.{request.param}'
-    assert run_export(model, path) == 0
-    return path
+    return export_once(request.param)
 
 
 def run_export(model, path, *arguments):
@@ -105,12 +118,17 @@ def test_the_file_beside_says_what_goes_in_and_comes_out(exported, predictor):
     assert sorted(path.name for path in exported.parent.iterdir()) == [exported.name, f'{exported.name}.json']
 
 
-def test_stablehlo_is_for_all_three_platforms(model, tmp_path):
-    path = tmp_path / 'tiny.stablehlo'
-    assert run_export(model, path) == 0
-    found = export.deserialize(bytearray(path.read_bytes()))
+def test_stablehlo_is_for_all_three_platforms(export_once):
+    found = export.deserialize(bytearray(export_once('stablehlo').read_bytes()))
     assert found.platforms == ('cpu', 'cuda', 'tpu')
     assert [str(size) for size in found.in_avals[0].shape] == ['B', 'H', 'W', '3']
+
+
+def test_onnx_runtime_has_nothing_to_say_of_the_file(export_once, capfd):
+    path = export_once('onnx')
+    capfd.readouterr()
+    loaded(path)(pictures(1, 37, 58))
+    assert capfd.readouterr().err == ''
 
 
 def test_safetensors_are_the_weights_as_convert_writes_them(model, predictor, tmp_path):
@@ -161,6 +179,13 @@ def test_a_file_with_other_maps_is_refused_with_the_numbers(wrong, model, tmp_pa
     assert 'noise (5 × 25 × 99)' in error
     number = {'probability': '1.0e-03', 'levels': 'of a level 2', 'shape': 'inf', 'nan': 'nan'}[wrong]
     assert number in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tolerance_is_the_users(model, tmp_path, capsys):
+    path = tmp_path / 'tiny.stablehlo'
+    assert run_export(model, path, '--tolerance=0') == 1
+    assert 'tiny.stablehlo: not kept' in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

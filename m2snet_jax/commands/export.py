@@ -1,17 +1,18 @@
 """Exports a trained model as one file for other programs: images of any size in, maps of their size out.
 
 python -m m2snet_jax export --model=RUN|FILE [--format=stablehlo|onnx|safetensors] [--output=FILE]
-    [--images=FOLDER|FILE …] [--config=NAME]
+    [--images=FOLDER|FILE …] [--tolerance=T] [--config=NAME]
 
 stablehlo: for JAX on CPU, NVIDIA GPU and TPU (jax.export). onnx: for ONNX Runtime and others; needs optional packages,
 see docs/export.md. Both take uint8 [B, H, W, 3] of any batch and size; resize, normalisation, network with folded batch
 norms and the resize back are inside. safetensors: the weights alone, under PyTorch's names, as `convert` writes them.
 
 The file is loaded back and run beside `predict` before it is kept: on noise, and on --images (at most eight of them,
-evenly spaced) or, without any, a generated picture. It is refused where a probability differs by more than 1e-5 or an
-8-bit level by more than one. FILE.json beside it tells of input, output, normalisation, classes, versions, hashes and
-the differences found. --output is by default the model's name with the format's ending, in the current folder; a file
-that exists is left alone. A file of weights takes its model and size from --config, by default M2SNet at 352 pixels.
+evenly spaced) or, without any, a generated picture. It is refused where a probability differs by more than --tolerance,
+1e-5, or an 8-bit level by more than one beside what that explains. FILE.json beside it tells of input, output,
+normalisation, classes, versions, hashes and the differences found. --output is by default the model's name with the
+format's ending, in the current folder; a file that exists is left alone. A file of weights takes its model and size
+from --config, by default M2SNet at 352 pixels.
 Status 1: what was written does not compute what the model computes, and was not kept.
 """
 
@@ -38,6 +39,7 @@ def _main(argv):
         flags.DEFINE_enum('format', 'stablehlo', FORMATS, 'of the file', flag_values=values)
         flags.DEFINE_string('output', None, 'the file', flag_values=values)
         flags.DEFINE_multi_string('images', [], 'folder or file to check with, also several', flag_values=values)
+        flags.DEFINE_float('tolerance', 1e-5, 'largest difference of a probability', 0, 1, flag_values=values)
 
     named = any(word.lstrip('-').partition('=')[0] in ('config', 'help', 'h') for word in argv[1:])
     config, values, words = parse(argv if named else [argv[0], '--config=default', *argv[1:]], __doc__, define)
@@ -67,7 +69,7 @@ def _main(argv):
     chosen = files[:: -(-len(files) // CHECKED)] if files else []
     real = [(name, read_image(path, predictor.window)[None]) for name, path in chosen]
     try:
-        about = export_model(predictor, output, values.format, [noise, *(real or [phantom])])
+        about = export_model(predictor, output, values.format, [noise, *(real or [phantom])], values.tolerance)
     except Refused as error:
         print(f'error: {error}', file=sys.stderr)
         return 1

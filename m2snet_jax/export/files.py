@@ -25,7 +25,7 @@ from m2snet_jax.weights import state_dict, write_safetensors
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 CONVERTER = 'jax2onnx==0.17.1'  # by itself, since it names an orbax too old for ours and does without it
-TOLERANCE = {'probability': 1e-5, 'levels': 1}  # largest differences of a file that is kept
+TOLERANCE = 1e-5  # the largest difference of a probability in a file that is kept
 
 
 class Refused(Exception):
@@ -69,7 +69,7 @@ FORMATS = {
 }
 
 
-def export_model(predictor, path, kind, batches):
+def export_model(predictor, path, kind, batches, tolerance=TOLERANCE):
     """Writes a model for other programs, and FILE.json beside it, both whole or not at all.
 
     Args:
@@ -77,6 +77,7 @@ def export_model(predictor, path, kind, batches):
         path: of the file.
         kind: of `FORMATS`.
         batches: [(what they are, images uint8 [B, H, W, 3])] on which the file is run beside the predictor.
+        tolerance: largest difference of a probability.
 
     Returns:
         What FILE.json holds, a dict; under `checked` one entry a batch, see `compare`.
@@ -92,12 +93,13 @@ def export_model(predictor, path, kind, batches):
         write(temporary, predictor)
         run = load(temporary, predictor)
         checked = [{'images': name, **compare(run(images), predicted(predictor, images))} for name, images in batches]
-        bad = [one for one in checked if not all(one[name] <= most for name, most in TOLERANCE.items())]
+        levels = 1 + 255 * tolerance  # a difference however small may take a probability across the step to the next
+        bad = [one for one in checked if not (one['probability'] <= tolerance and one['levels'] <= levels)]
         if bad:
-            raise Refused(f'{path}: not kept, its maps are not those of the model: ' + '; '.join(map(in_words, bad)))
+            raise Refused(f'{path}: not kept, its maps are not those of the model: {"; ".join(map(in_words, bad))}')
         about = describe(predictor, kind) | {'sha256': hashlib.sha256(temporary.read_bytes()).hexdigest()}
         about |= {'versions': versions() | {name: importlib.metadata.version(name) for name in packages}}
-        about |= {'checked_on': jax.default_backend(), 'checked': checked}
+        about |= {'checked_on': jax.default_backend(), 'tolerance': tolerance, 'checked': checked}
         beside.write_text(json.dumps(about, indent=1) + '\n')
         os.replace(beside, path.with_name(f'{path.name}.json'))
         os.replace(temporary, path)
