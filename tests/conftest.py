@@ -4,10 +4,6 @@ import jax
 import pytest
 from absl import flags
 
-# Most of the time of these tests is compilation, which takes half as long without LLVM's optimisations. What XLA itself
-# does with a program stays the same. `XLA_FLAGS= python -m pytest` tests the machine code that users run.
-os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
-
 # One compilation cache for the whole run, kept between runs; a program that was compiled once is only read.
 CACHE = os.path.join(os.path.dirname(__file__), '..', '.pytest_cache', 'jax')
 jax.config.update('jax_compilation_cache_dir', os.path.abspath(CACHE))

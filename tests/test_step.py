@@ -45,6 +45,7 @@ def test_one_compilation_a_size_and_the_state_is_donated():
     jax.tree.map(np.testing.assert_array_equal, lossnet_params, kept)
 
 
+@pytest.mark.slow
 def test_sizes_are_made_on_the_device_by_bilinear_resize():
     train_step, state, lossnet_params = start(with_lossnet=False)
     whole = batch()
@@ -125,6 +126,7 @@ def test_stages_computed_again_change_no_value():
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(b).max() + 1e-7)
 
 
+@pytest.mark.slow
 def test_averaged_weights_follow_the_steps():
     optimizer = sgd(triangle(0.01, 4, 1))
     graph, state = create_train_state(M2SNet('res2net14', rngs=nnx.Rngs(0)), optimizer, average=True)

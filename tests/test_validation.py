@@ -95,6 +95,7 @@ def test_the_best_step_on_the_validation_split_is_scored_and_loaded(tmp_path, mo
 
 
 @pytest.mark.usefixtures('data_folder')
+@pytest.mark.slow
 def test_without_a_split_the_log_says_so_and_a_choice_on_the_test_stands_in_the_sheet(tmp_path, capsys):
     config = load_config('quickstart', **{**RUN, 'epochs': 1, 'data.validation': None, 'ema': 0.9})
     config.unlock()
