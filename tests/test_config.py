@@ -88,6 +88,8 @@ def test_keys_and_root_on_the_command_line():
     )  # fmt: skip
     assert (config.batch, config.data.sizes, config.data.root, config.steps) == (4, (48, 64), '/data', 7)
     assert command_line('--config=quickstart', '--config.steps=none').steps is None
+    assert load_config('kvasir').model.encoder_weights == 'res2net50'
+    assert command_line('--config=kvasir', '--config.model.encoder_weights=none').model.encoder_weights is None
 
 
 @pytest.mark.parametrize(

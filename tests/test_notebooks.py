@@ -93,7 +93,6 @@ LEAVES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('name', NOTEBOOKS)
 # Threads of the kernel's client outlive the test, and zmq tells of it on some platforms.
 @pytest.mark.filterwarnings('default')

@@ -97,7 +97,7 @@ def _take_none(arguments, config):
             near = difflib.get_close_matches(key, known, 1)
             hint = f'; did you mean {near[0]}?' if near else '; the keys stand in configs/default.py'
             raise InputError(f'--config.{key}: no such key{hint}')
-        if flag.startswith('config.') and value == 'none' and not isinstance(known[key], str):
+        if flag.startswith('config.') and value == 'none' and (key in optional or not isinstance(known[key], str)):
             if key not in optional:
                 raise InputError(f'--config.{key}=none: this key cannot be unset')
             with config.unlocked():
