@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -397,3 +399,14 @@ def test_the_interval_covers_the_truth_in_19_of_20_studies_or_more(seeds, paired
         found = seeds_and_images(*runs, paired=paired, resamples=200, seed=number)
         held += found['low'] <= 0 <= found['high']
     assert held / studies >= 0.93  # two standard errors of 300 draws below 0.955
+
+
+def test_the_runs_kept_in_docs_give_the_scores_that_the_page_on_them_states(tmp_path, capsys):
+    pages = Path(__file__).parent.parent / 'docs'
+    shutil.copytree(pages / 'reproduction' / 'busi', tmp_path / 'busi')
+    assert main(['m2snet_jax', 'study', '--config=busi', f'--workdir={tmp_path / "busi"}', '--table']) == 0
+    means = r'(\d\.\d+) ± (\d\.\d+)'
+    (row,) = re.findall(rf'^m2snet +{means} +{means}', capsys.readouterr().out, re.MULTILINE)
+    dice, dice_deviation, iou, iou_deviation = (f'{float(figure):.3f}'.lstrip('0') for figure in row)
+    stated = f'| {dice} ± {dice_deviation} | {iou} ± {iou_deviation} |'
+    assert stated in (pages / 'reproduction.md').read_text(encoding='utf-8')
