@@ -4,7 +4,7 @@
 
 Everything of the real recipe is on: M2SNet, LossNet, sizes drawn for each batch, the triangular rate. The scale is
 small: an encoder with one block a stage, since the sixteen of Res2Net-50 do not learn from random weights in a few
-minutes; images of 96 pixels; LossNet at 64 pixels (it costs three passes of a VGG); a few hundred steps. One thing is
+minutes; images of 96 pixels; LossNet at 32 pixels (it costs three passes of a VGG); a few hundred steps. One thing is
 added: in so short a training the moving statistics of the batch norms that M2SNet's units share never fit what the
 network is trained with, so they are kept as they are after three fifths of it (`model.fix_filters`).
 """
