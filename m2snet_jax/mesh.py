@@ -23,6 +23,11 @@ def use_compilation_cache():
         jax.config.update('jax_compilation_cache_dir', str(home / 'm2snet_jax' / 'compiled'))
 
 
+def compiler_options():
+    """Returns what steps are compiled with: on a CPU without the library YNN, which leaves cores idle; else None."""
+    return {'xla_cpu_experimental_ynn_fusion_type': ''} if jax.default_backend() == 'cpu' else None
+
+
 def make_mesh():
     """Returns a mesh of all devices along the axis `data`."""
     return jax.make_mesh((jax.device_count(),), ('data',), axis_types=(AxisType.Auto,))

@@ -39,6 +39,7 @@ class LossNet(nnx.Module):
                     in_channels,
                     channels,
                     use_bias=True,
+                    frozen=True,
                     init=he_normal_fan_in,
                     dtype=dtype,
                     param_dtype=param_dtype,

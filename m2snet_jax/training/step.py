@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
+from m2snet_jax.mesh import compiler_options
 from m2snet_jax.model.layers import resize
 from m2snet_jax.model.losses import total_loss
 
@@ -114,7 +115,7 @@ def make_train_step(
         average = None if ema is None else _averaged(state.average, (params, batch_stats), ema, state.step)
         return TrainState(state.step + 1, params, batch_stats, opt_state, average), losses
 
-    return jax.jit(train_step, donate_argnums=0, static_argnames='size')
+    return jax.jit(train_step, donate_argnums=0, static_argnames='size', compiler_options=compiler_options())
 
 
 def _parts(batch, count):
