@@ -240,14 +240,11 @@ def _max_pool_forward(x, *window):
     ), x
 
 
-def _max_pool_backward(*window_x_gradient):
-    *window, x, gradient = window_x_gradient
-    return lax.platform_dependent(
-        x,
-        gradient,
-        cpu=lambda x, gradient: jax.vjp(lambda x: _max_pool_by_axis(x, *window), x)[1](gradient),
-        default=lambda x, gradient: jax.vjp(lambda x: _max_pool(x, *window), x)[1](gradient),
-    )
+def _max_pool_backward(size, stride, padding, x, gradient):
+    def by(pool):
+        return lambda x, gradient: jax.vjp(lambda x: pool(x, size, stride, padding), x)[1](gradient)
+
+    return lax.platform_dependent(x, gradient, cpu=by(_max_pool_by_axis), default=by(_max_pool))
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
