@@ -141,3 +141,25 @@ def test_a_fixed_batch_norm_keeps_its_statistics_in_training(fixed):
     np.testing.assert_allclose(y, truth, rtol=1e-12)
     np.testing.assert_allclose(mean, norm.mean[...], rtol=1e-12)
     np.testing.assert_allclose(var, norm.var[...], rtol=1e-12)
+
+
+@pytest.mark.parametrize('fixed', [None, True, False])
+@pytest.mark.parametrize('given', [3, 1])
+@pytest.mark.usefixtures('float64')
+def test_gradients_of_a_batch_norm_are_those_of_its_formula(fixed, given):
+    """Also where one channel stands for three equal ones, and where running statistics are taken for the batch's."""
+    norm, x, weights = layers.BatchNorm(3, param_dtype=jnp.float64), random(2, 3, 4, given) * 5 + 2, random(2, 3, 4, 3)
+    norm.mean[...], norm.var[...] = random(3, seed=1), random(3, seed=2) ** 2
+    scale, bias = random(3, seed=3), random(3, seed=4)
+    graph, _, statistics = nnx.split(norm, nnx.Param, nnx.BatchStat)
+
+    def ours(x, scale, bias):
+        params = nnx.State({'scale': nnx.Param(scale), 'bias': nnx.Param(bias)})
+        return (weights * nnx.merge(graph, params, statistics, copy=True)(x, fixed) ** 2).sum()
+
+    def formula(x, scale, bias):
+        mean, var = (norm.mean[...], norm.var[...]) if fixed else (x.mean((0, 1, 2)), x.var((0, 1, 2)))
+        return (weights * ((x - mean) / jnp.sqrt(var + 1e-5) * scale + bias) ** 2).sum()
+
+    for found, truth in zip(*(jax.grad(f, (0, 1, 2))(x, scale, bias) for f in (ours, formula)), strict=True):
+        np.testing.assert_allclose(found, truth, rtol=1e-9, atol=1e-9 * np.abs(truth).max())

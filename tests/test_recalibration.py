@@ -35,9 +35,9 @@ def test_shared_norms_are_measured_over_all_their_calls_and_fixed_for_the_others
     calls = []
     remember = BatchNorm._remember
 
-    def record(norm, mean, var, count):
+    def record(norm, mean, var, count, fixed):
         calls.append((norm, np.asarray(mean), np.asarray(var) * count / (count - 1)))
-        remember(norm, mean, var, count)
+        remember(norm, mean, var, count, fixed)
 
     monkeypatch.setattr(BatchNorm, '_remember', record)
     for images in batches():

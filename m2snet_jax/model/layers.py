@@ -71,40 +71,59 @@ class Conv(nnx.Module):
         return convolve_frozen(x, kernel) if self.frozen else convolve(x, kernel, self.stride)
 
 
-def _channel_sums(x):
-    """Sums `[B, H, W, C]` over all but the channels, as a product: more accurate than a running sum."""
+def _channel_sums(x, weights=None):
+    """Sums `[B, H, W, C]`, times weights `[B, H, W, 1 or C]`, over all but the channels.
+
+    As a product of matrices: more accurate than a running sum.
+    """
+    if weights is not None and weights.shape[-1] != 1:
+        x, weights = x * weights, None
     flat = x.reshape(-1, x.shape[-1])
-    return jnp.dot(jnp.ones(len(flat), x.dtype), flat, precision='highest')
+    row = jnp.ones(len(flat), x.dtype) if weights is None else weights.reshape(-1)
+    return jnp.dot(row, flat, precision='highest')
 
 
 @jax.custom_vjp
-def normalise(x, scale, bias):
-    """(x − mean) / √(var + ε) · scale + bias by the statistics of the batch; also returns mean and biased variance."""
-    return _normalise(x, scale, bias)[0]
+def normalise(x, scale, bias, known=None):
+    """(x − mean) / √(var + ε) · scale + bias by the statistics of the batch, which are also returned (biased variance).
+
+    `known`, (fixed, mean, var), gives the statistics to normalise by where `fixed`, a bool that may be traced, is true.
+    """
+    return _normalise(x, scale, bias, known)[0]
 
 
-def _normalise(x, scale, bias):
+def _normalise(x, scale, bias, known):
     count = x.size // x.shape[-1]
     mean = _channel_sums(x) / count
     centred = x - mean
-    var = _channel_sums(jnp.square(centred)) / count
-    inverse = lax.rsqrt(var + EPSILON)
-    normalised = centred * inverse
-    return (normalised * scale + bias, mean, var), (normalised, inverse, scale)
+    var = _channel_sums(centred, centred) / count
+    of_batch = inverse = lax.rsqrt(var + EPSILON)
+    shift, fixed = jnp.zeros_like(mean), False
+    if known is not None:  # selected, not branched over: a branch would be a wall to fusion
+        fixed, known_mean, known_var = known
+        inverse = jnp.where(fixed, lax.rsqrt(known_var + EPSILON), inverse)
+        shift = jnp.where(fixed, mean - known_mean, 0)
+    y = (centred + shift) * inverse * scale + bias
+    return (y, mean, var), (x, mean, of_batch, inverse, shift, scale, fixed)
 
 
 def _normalise_gradient(kept, cotangents):
-    """The closed form, with no gradient through the returned statistics: they are only remembered."""
-    normalised, inverse, scale = kept
-    gradient = cotangents[0]
-    count = normalised.size // normalised.shape[-1]
-    to_bias, to_scale = _channel_sums(gradient), _channel_sums(gradient * normalised)
-    to_normalised = gradient * scale
-    if normalised.shape[-1] == 1:  # one channel stood for all
-        to_normalised = to_normalised.sum(-1, keepdims=True)
-    sums = _channel_sums(to_normalised), _channel_sums(to_normalised * normalised)
-    to_x = inverse * (to_normalised - (sums[0] + normalised * sums[1]) / count)
-    return to_x, to_scale, to_bias
+    """The closed form, with no gradient through the returned statistics: they are only remembered.
+
+    It needs two sums, and of the maps only the input, which the convolution before it has written anyway.
+    """
+    x, mean, of_batch, inverse, shift, scale, fixed = kept
+    gradient, centred, count = cotangents[0], x - mean, x.size // x.shape[-1]
+    to_bias = _channel_sums(gradient)
+    to_scale = inverse * (_channel_sums(gradient, centred) + shift * to_bias)
+    slope = inverse * scale
+    level, tilt = (jnp.where(fixed, 0, slope * total) for total in (to_bias, to_scale))
+    if x.shape[-1] == 1:  # one channel stood for all
+        to_x = jnp.dot(gradient, slope[:, None], precision='highest')
+        level, tilt = level.sum(-1), tilt.sum(-1)
+    else:
+        to_x = gradient * slope
+    return to_x - (level + centred * (of_batch * tilt)) / count, to_scale, to_bias, None
 
 
 normalise.defvjp(_normalise, _normalise_gradient)
@@ -131,33 +150,20 @@ class BatchNorm(nnx.Module):
     def __call__(self, x, fixed=None):
         wide = x.astype(at_least_float32(x.dtype))
         if self.use_running_average:
-            y = self._by_running_statistics(wide)
-        elif fixed is None:
-            y, mean, var = normalise(wide, self.scale[...], self.bias[...])
-            self._remember(mean, var, x.size // x.shape[-1])
+            y = (wide - self.mean[...]) * (self.scale[...] * lax.rsqrt(self.var[...] + EPSILON)) + self.bias[...]
         else:
-            y, mean, var = lax.cond(fixed, self._keep, self._replace, wide)
-            self.mean[...], self.var[...] = mean, var
+            known = None if fixed is None else (fixed, self.mean[...], self.var[...])
+            y, mean, var = normalise(wide, self.scale[...], self.bias[...], known)
+            self._remember(mean, var, x.size // x.shape[-1], fixed)
         return y.astype(x.dtype)
 
-    def _by_running_statistics(self, x):
-        return (x - self.mean[...]) * (self.scale[...] * lax.rsqrt(self.var[...] + EPSILON)) + self.bias[...]
-
-    def _keep(self, x):
-        return self._by_running_statistics(x), self.mean[...], self.var[...]
-
-    def _replace(self, x):
-        y, mean, var = normalise(x, self.scale[...], self.bias[...])
-        return y, *self._moved(mean, var, x.size // x.shape[-1])
-
-    def _remember(self, mean, var, count):
-        self.mean[...], self.var[...] = self._moved(mean, var, count)
-
-    def _moved(self, mean, var, count):
-        """The running statistics after one more batch, of `count` pixels a channel."""
+    def _remember(self, mean, var, count, fixed):
+        """Moves the running statistics towards those of one more batch, of `count` pixels a channel."""
         keep, take = self.momentum
         unbiased = var * (count / max(count - 1, 1))
-        return keep * self.mean[...] + take * mean, keep * self.var[...] + take * unbiased
+        for running, new in ((self.mean, mean), (self.var, unbiased)):
+            moved = keep * running[...] + take * new
+            running[...] = moved if fixed is None else jnp.where(fixed, running[...], moved)
 
 
 class ConvBatchNormRelu(nnx.Module):
