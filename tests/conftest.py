@@ -17,3 +17,17 @@ def float64():
     """Runs a test in float64."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope='module')
+def compiled_quickly():
+    """Compiles without most optimisations, here and in processes that are started: in less than half of the time.
+
+    For files about what runs do. Those that compare numbers with the released program's compile as users do.
+    """
+    variable, option = 'JAX_DISABLE_MOST_OPTIMIZATIONS', 'jax_disable_most_optimizations'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(variable, '1')
+        jax.config.update(option, True)
+        yield
+        jax.config.update(option, False)

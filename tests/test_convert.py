@@ -14,6 +14,8 @@ from m2snet_jax.config import check_config, to_json
 from m2snet_jax.predictor import create_model
 from m2snet_jax.weights import checkpoint, state_dict, trained_config
 
+pytestmark = pytest.mark.usefixtures('compiled_quickly')
+
 SMALL = ('--config=default', '--config.model.encoder=res2net14', '--config.data.size=40')
 
 

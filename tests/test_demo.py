@@ -17,6 +17,8 @@ from m2snet_jax import InputError, load_config, load_model
 from m2snet_jax.__main__ import main
 from m2snet_jax.commands.demo import drawn, predicted
 
+pytestmark = pytest.mark.usefixtures('compiled_quickly')
+
 CUT = 0.37
 
 

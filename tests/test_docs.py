@@ -30,6 +30,8 @@ from m2snet_jax.config import check_config
 from m2snet_jax.predictor import create_model
 from m2snet_jax.weights import state_dict
 
+pytestmark = pytest.mark.usefixtures('compiled_quickly')
+
 ROOT = Path(__file__).parent.parent
 EXTRAS = set(tomllib.loads((ROOT / 'pyproject.toml').read_text())['project'].get('optional-dependencies', {}))
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]

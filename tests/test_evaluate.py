@@ -16,6 +16,8 @@ from m2snet_jax.data.datasets import open_dataset
 from m2snet_jax.evaluation.folders import find_maps
 from m2snet_jax.predictor import released_map
 
+pytestmark = pytest.mark.usefixtures('compiled_quickly')
+
 NAMES = ('one', 'two', 'three', 'four')
 
 

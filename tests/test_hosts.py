@@ -18,6 +18,8 @@ from m2snet_jax import hosts
 from m2snet_jax.evaluation import read_summary
 from m2snet_jax.training.logs import read_metrics
 
+pytestmark = pytest.mark.usefixtures('compiled_quickly')
+
 ROOT = Path(__file__).parent.parent
 STEPS = 20
 # At the recipe's rate each update of a fresh network multiplies rounding by up to a thousand, so that after twenty

@@ -15,6 +15,8 @@ from m2snet_jax.__main__ import main
 from m2snet_jax.predictor import create_model
 from m2snet_jax.weights import state_dict
 
+pytestmark = pytest.mark.usefixtures('compiled_quickly')
+
 PROGRAM = """
 import json, re, sys, time
 import jax

@@ -11,6 +11,8 @@ from m2snet_jax import InputError, LossNet, M2SNet, MSNet
 from m2snet_jax.model.res2net import Res2Net
 from m2snet_jax.weights import load_state_dict, state_dict
 
+pytestmark = pytest.mark.usefixtures('compiled_quickly')
+
 
 def run(model, images):
     """The model's output in training mode, compiled as a whole."""

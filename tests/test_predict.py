@@ -10,6 +10,8 @@ from m2snet_jax.__main__ import main
 from m2snet_jax.evaluation.folders import claim_folder
 from m2snet_jax.evaluation.prediction import Writer, predict_files
 
+pytestmark = pytest.mark.usefixtures('compiled_quickly')
+
 CONFIG = ['--config=quickstart', '--config.model.encoder=res2net14', '--config.data.size=48']
 
 

@@ -20,6 +20,8 @@ from m2snet_jax.predictor import Predictor, create_model
 from m2snet_jax.weights import state_dict
 from m2snet_jax.weights.checkpoint import Checkpoints
 
+pytestmark = pytest.mark.usefixtures('compiled_quickly')
+
 SIZE = 40
 SMALL = {'model.encoder': 'res2net14', 'data.size': SIZE}
 

@@ -9,6 +9,8 @@ from m2snet_jax import M2SNet, MSNet
 from m2snet_jax.model.layers import BatchNorm
 from m2snet_jax.training.recalibration import recalibrate
 
+pytestmark = pytest.mark.usefixtures('compiled_quickly')
+
 
 def batches():
     rng = np.random.default_rng(0)

@@ -17,6 +17,8 @@ from m2snet_jax.evaluation.table import text
 from m2snet_jax.plot import charts
 from m2snet_jax.report import write_card, write_report
 
+pytestmark = pytest.mark.usefixtures('compiled_quickly')
+
 NASTY = '<script>alert(1)</script> & "more"'
 
 

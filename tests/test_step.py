@@ -17,6 +17,8 @@ from m2snet_jax.training.logs import Logs, Progress, read_metrics
 from m2snet_jax.training.optimizer import sgd, triangle
 from m2snet_jax.training.step import create_train_state, make_train_step
 
+pytestmark = pytest.mark.usefixtures('compiled_quickly')
+
 
 def start(with_lossnet=True, **options):
     optimizer = sgd(triangle(0.01, 4, 1))

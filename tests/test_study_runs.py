@@ -27,6 +27,8 @@ from m2snet_jax.training import study as runner
 from m2snet_jax.training.loop import build_optimizer
 from m2snet_jax.weights import load_weights
 
+pytestmark = pytest.mark.usefixtures('compiled_quickly')
+
 ROOT = Path(__file__).parent.parent
 TINY = {
     'batch': 2,

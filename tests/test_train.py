@@ -24,6 +24,8 @@ from m2snet_jax.training.logs import read_metrics
 from m2snet_jax.training.step import create_train_state
 from m2snet_jax.weights.checkpoint import Checkpoints
 
+pytestmark = pytest.mark.usefixtures('compiled_quickly')
+
 ROOT = Path(__file__).parent.parent
 STEPS = 12
 TINY = {
@@ -184,7 +186,8 @@ def test_other_data_are_refused(finished, monkeypatch):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_good_checkpoints(tmp_path, capsys):
     workdir = tmp_path / 'run'
-    extreme = [*ARGUMENTS, '--config.optimizer.peak=1e25', '--config.checkpoint.every=1', '--config.log.every=50']
+    extreme = [*ARGUMENTS, '--config.data.sizes=(48,)', '--config.optimizer.peak=1e25']
+    extreme += ['--config.checkpoint.every=1', '--config.log.every=50']
     assert main(['train', *extreme, f'--workdir={workdir}']) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith('error: the loss is ')

@@ -14,6 +14,8 @@ from m2snet_jax.training.logs import read_metrics
 from m2snet_jax.training.validation import make_validate
 from m2snet_jax.weights import load_weights
 
+pytestmark = pytest.mark.usefixtures('compiled_quickly')
+
 SIZE = 48
 RUN = {
     'batch': 4,
