@@ -48,6 +48,7 @@ def get_study():
             {
                 'name': 'msnet',
                 'about': 'MSNet in place of M²SNet.',
+                'seeds': (0, 1, 2, 3),
                 'changes': {'model.name': 'msnet'},
                 'reference': 'msnet',
             },

@@ -51,6 +51,7 @@ def _main(argv):
     from m2snet_jax import mesh as devices
 
     devices.use_compilation_cache()
+    devices.keep_freed_memory()
     mesh = devices.make_mesh()
     devices.check_batch(config.batch, config.accumulate, mesh)
     results = {'device': devices.describe(mesh), 'product_gflops': product_gflops()}

@@ -46,6 +46,7 @@ def _main(argv):
     from m2snet_jax import mesh
 
     mesh.use_compilation_cache()
+    mesh.keep_freed_memory()
     import numpy as np
 
     from m2snet_jax.predictor import load_model

@@ -92,6 +92,7 @@ def _evaluate_model(model, config, sets, output):
     from m2snet_jax import mesh as devices
 
     devices.use_compilation_cache()
+    devices.keep_freed_memory()
     from m2snet_jax.config import to_json
     from m2snet_jax.data.datasets import open_dataset
     from m2snet_jax.evaluation import evaluate

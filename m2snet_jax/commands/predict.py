@@ -58,6 +58,7 @@ def _main(argv):
     from m2snet_jax import mesh
 
     mesh.use_compilation_cache()
+    mesh.keep_freed_memory()
     from m2snet_jax.evaluation.prediction import Writer, predict_files
     from m2snet_jax.predictor import load_model
 
