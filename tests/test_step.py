@@ -20,10 +20,15 @@ from m2snet_jax.training.step import create_train_state, make_train_step
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
 
 
-def start(with_lossnet=True, **options):
-    optimizer = sgd(triangle(0.01, 4, 1))
-    graph, state = create_train_state(M2SNet('res2net14', rngs=nnx.Rngs(0)), optimizer)
-    lossnet_graph, lossnet_params = nnx.split(LossNet(size=32, rngs=nnx.Rngs(1))) if with_lossnet else (None, None)
+def networks(dtype=jnp.float32):
+    precision = {'dtype': dtype, 'param_dtype': dtype}
+    return M2SNet('res2net14', **precision, rngs=nnx.Rngs(0)), LossNet(size=32, **precision, rngs=nnx.Rngs(1))
+
+
+def start(with_lossnet=True, dtype=jnp.float32, **options):
+    optimizer, (model, lossnet) = sgd(triangle(0.01, 4, 1)), networks(dtype)
+    graph, state = create_train_state(model, optimizer)
+    lossnet_graph, lossnet_params = nnx.split(lossnet) if with_lossnet else (None, None)
     return make_train_step(graph, optimizer, lossnet_graph, **options), state, lossnet_params
 
 
@@ -77,12 +82,12 @@ def test_filters_keep_their_statistics_from_a_step_on():
 
 
 @pytest.mark.slow
-def test_parts_of_a_batch_give_the_mean_of_their_gradients():
+def test_parts_of_a_batch_give_the_mean_of_their_gradients(float64):
     """Each part meets batch norm by itself, and the running statistics follow one part after the other."""
-    train_step, state, lossnet_params = start(accumulate=2)
+    train_step, state, lossnet_params = start(dtype=jnp.float64, accumulate=2)
     whole, one_by_one, gradients, losses = batch(), state.batch_stats, [], []
-    graph, _ = create_train_state(M2SNet('res2net14', rngs=nnx.Rngs(0)), sgd(triangle(0.01, 4, 1)))
-    lossnet = LossNet(size=32, rngs=nnx.Rngs(1))
+    model, lossnet = networks(jnp.float64)
+    graph, _ = create_train_state(model, sgd(triangle(0.01, 4, 1)))
 
     @jax.jit
     def gradient(params, batch_stats, images, mask):
@@ -102,10 +107,10 @@ def test_parts_of_a_batch_give_the_mean_of_their_gradients():
     # The first update: momentum starts at 0 and Nesterov counts the gradient once more.
     expected = jax.tree.map(lambda p, g: p - rate * 1.9 * (g + 5e-4 * p), state.params, mean)
     after, reported = train_step(state, lossnet_params, whole)
-    assert float(reported['loss']) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert float(reported['loss']) == pytest.approx(np.mean(losses), rel=1e-6)
     for found, truth in ((after.params, expected), (after.batch_stats, one_by_one)):
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(truth), strict=True):
-            np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4 * float(jnp.abs(b).max()) + 1e-7)
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7 * float(jnp.abs(b).max()) + 1e-12)
 
 
 @pytest.mark.slow
