@@ -1,12 +1,15 @@
 """The layers against dense convolutions, closed forms and jax's own operations, in float64."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from m2snet_jax.model import layers
+from m2snet_jax.model import convolution, layers
 from m2snet_jax.model.subtraction import CHANNELS, FullOneFilter, absolute
 
 
@@ -26,7 +29,7 @@ def test_full_one_filter_is_a_dense_convolution_with_ones(size, training):
     ours = FullOneFilter(size, param_dtype=jnp.float64)
     ours.norm.scale[...], ours.norm.bias[...] = random(CHANNELS, seed=1), random(CHANNELS, seed=2)
     ours.norm.mean[...], ours.norm.var[...] = random(CHANNELS, seed=3), random(CHANNELS, seed=4) ** 2
-    dense = layers.Conv(CHANNELS, CHANNELS, size, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    dense = convolution.Conv(CHANNELS, CHANNELS, size, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     dense.kernel[...] = jnp.ones_like(dense.kernel[...])
     norm = nnx.clone(ours.norm)
     for module in (ours, norm):
@@ -55,7 +58,7 @@ def test_resize_is_bilinear_with_half_pixel_centres(source, target):
 
 
 def test_convolution_of_one_pixel_equals_the_general_one():
-    conv = layers.Conv(5, 7, 1, use_bias=True, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    conv = convolution.Conv(5, 7, 1, use_bias=True, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     x = random(2, 4, 3, 5)
     truth = jax.lax.conv_general_dilated(
         x, conv.kernel[...], (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
@@ -114,12 +117,12 @@ def test_absolute_has_gradient_zero_at_zero():
 
 def test_initial_weights_follow_pytorch():
     """Uniform ±1/√fan_in for weight and bias; He-normal fan-out in the encoder."""
-    conv = layers.Conv(64, 64, use_bias=True, rngs=nnx.Rngs(0))
+    conv = convolution.Conv(64, 64, use_bias=True, rngs=nnx.Rngs(0))
     bound = (3 * 3 * 64) ** -0.5
     for values in (conv.kernel[...], conv.bias[...]):
         assert 0.9 * bound < np.abs(values).max() <= bound
         assert abs(np.std(values) / (bound / 3**0.5) - 1) < 0.15
-    encoder = layers.Conv(32, 64, init=layers.he_normal_fan_out, rngs=nnx.Rngs(0))
+    encoder = convolution.Conv(32, 64, init=convolution.he_normal_fan_out, rngs=nnx.Rngs(0))
     assert abs(np.std(encoder.kernel[...]) / (2 / (9 * 64)) ** 0.5 - 1) < 0.03
 
 
@@ -163,3 +166,47 @@ def test_gradients_of_a_batch_norm_are_those_of_its_formula(fixed, given):
 
     for found, truth in zip(*(jax.grad(f, (0, 1, 2))(x, scale, bias) for f in (ours, formula)), strict=True):
         np.testing.assert_allclose(found, truth, rtol=1e-9, atol=1e-9 * np.abs(truth).max())
+
+
+ACROSS = """
+import jax
+jax.config.update('jax_num_cpu_devices', 4)
+jax.config.update('jax_enable_x64', True)
+import numpy as np
+from flax import nnx
+from m2snet_jax import mesh as devices
+from m2snet_jax.model.layers import BatchNorm
+from m2snet_jax.training.collectives import count_collectives
+
+mesh, random = devices.make_mesh(), np.random.default_rng(0)
+for channels in (3, 1):
+    x, cotangent = random.normal(1e3, 2, (8, 5, 6, channels)), random.normal(0, 1, (8, 5, 6, 3))
+    norm = BatchNorm(3, param_dtype=float)
+    norm.mean[...], norm.scale[...] = random.normal(1e3, 2, 3), random.normal(1, 1, 3)
+    found = {}
+    for fixed in (None, np.array(False), np.array(True)):
+        for across in (None, devices.everywhere(mesh)):
+            norm.across = across
+            graph, params, statistics = nnx.split(norm, nnx.Param, nnx.BatchStat)
+
+            @jax.jit
+            def apply(params, x, cotangent, fixed):
+                def forward(params, x):
+                    norm = nnx.merge(graph, params, statistics, copy=True)
+                    return norm(x, fixed), nnx.state(norm, nnx.BatchStat)
+
+                y, back, after = jax.vjp(forward, params, x, has_aux=True)
+                return y, back(cotangent), after
+
+            arguments = params, *devices.shard((x, cotangent), mesh), fixed
+            found[across] = jax.tree.leaves(apply(*arguments))
+        collectives = count_collectives(apply.lower(*arguments).compile().as_text())
+        assert {kind: one['count'] for kind, one in collectives.items()} == {'all-gather': 2}, collectives
+        for alone, together in zip(*found.values(), strict=True):
+            np.testing.assert_allclose(together, alone, rtol=1e-9, atol=1e-9)
+"""
+
+
+def test_a_batch_norm_across_devices_is_the_same_after_two_exchanges():
+    """Also with a mean far from zero, with fixed statistics, and where one channel stands for three."""
+    subprocess.run([sys.executable, '-c', ACROSS], check=True)

@@ -144,7 +144,7 @@ def _training(config, mesh, batch):
     from m2snet_jax.training.step import create_train_state
 
     optimizer = build_optimizer(config, total=100, epoch_steps=1)
-    graph, state = create_train_state(build_model(config), optimizer, average=config.ema is not None)
+    graph, state = create_train_state(build_model(config), optimizer, average=config.ema is not None, mesh=mesh)
     lossnet = build_lossnet(config)
     lossnet_graph, lossnet_params = (None, None) if lossnet is None else nnx.split(lossnet)
     step = build_train_step(config, 100, graph, optimizer, lossnet_graph)

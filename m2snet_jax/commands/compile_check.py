@@ -5,7 +5,8 @@ python -m m2snet_jax compile-check --config=NAME --topology=v5e:4x4 [--batch=N] 
 The training step with LossNet, and the prediction step, as `train` runs them: sharded over every chip of the topology,
 the state replicated, the old state's memory reused. Nothing is allocated and no accelerator is needed, but each step
 takes the compiler minutes; its figures are kept in ~/.cache/m2snet_jax/compile-check and the next call is quick. The
-largest batch that fits is searched for unless --nosearch is given: that takes two or three more compilations.
+largest batch that fits is searched for unless --nosearch is given: a few compilations with little optimisation, which
+need nearly the memory of full ones in a fraction of their time, and a full one of what was found.
 
 Topologies: v4, v5e, v5p, v6e (pip install "libtpu==0.0.42.*"), as v5e:2x2 … v5e:16x16, v4:4x4x4, v6e:4x4; and cards,
 as h100:1x1x4 for one machine with four (pip install jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2).
@@ -23,6 +24,8 @@ from absl import flags
 from m2snet_jax.commands import config_name, parse, run
 from m2snet_jax.config import MINIMUM_SIZE, check_config
 from m2snet_jax.errors import InputError
+
+QUICK = 'O0'  # level of optimisation at which the search compiles
 
 
 def main(argv):
@@ -92,11 +95,11 @@ def check(config, topology, chip, mesh, batch, sizes, search):
 
     memory, chips = chip.memory * chip.usable, mesh.size
 
-    def figures(kind, images, size):
-        about = f'{kind}, {images} × {size}² on {topology}'
+    def figures(kind, images, size, level=None):
+        about = f'{kind}, {images} × {size}² on {topology}' + (f', {level}' if level else '')
         _say(f'{about}: lowering')
         lowered = lower_step(kind, config, mesh, images, size)
-        return compile_step(lowered, memory, topology, lambda words: _say(f'{about}: {words}'))
+        return compile_step(lowered, memory, topology, lambda words: _say(f'{about}: {words}'), level)
 
     predicted = -(-config.evaluate.batch // chips) * chips  # as `evaluate` fills it up
     wanted = [('training', batch, size) for size in sizes] + [('prediction', predicted, config.data.size)]
@@ -110,20 +113,29 @@ def check(config, topology, chip, mesh, batch, sizes, search):
     if search:
         parts = config.accumulate
 
-        def needed(images):
-            found = figures('training', images * parts * chips, max(sizes))
+        def needed(images, level=None):
+            found = figures('training', images * parts * chips, max(sizes), level)
             return None if found.refusal else found.needed
 
-        low, high = largest_batch(needed, memory, batch // chips // parts)
+        def estimate(images):
+            quick = needed(images, QUICK)
+            return quick and quick * share
+
+        def fits(images):
+            full = needed(images)
+            return full is not None and full <= memory
+
+        start = batch // chips // parts
+        full, quick = needed(start), needed(start, QUICK)
+        share = full / quick if full and quick else 1
+        low, high = largest_batch(estimate, fits, memory, start)
         most, refused = low * parts, high and high * parts
         largest = {'size': max(sizes), 'images_a_chip': most, 'batch': most * chips, 'refused': refused}
     training = max((step for step in steps if step['kind'] == 'training'), key=lambda step: step['size'])
     models = []
     if chip.axes and training['flops']:
-        reductions = training['collectives'].get('all-reduce', {}).get('sizes', [])
-        models = [
-            scaling(chip, training['flops'], training['accessed'], reductions, shape) for shape in SHAPES[chip.axes]
-        ]
+        found = training['flops'], training['accessed'], training['collectives']
+        models = [scaling(chip, *found, chips, shape) for shape in SHAPES[chip.axes]]
     return {
         'topology': topology,
         'chips': chips,
@@ -161,7 +173,7 @@ def _text(report):
     if trained != report['config_batch']:
         lines += ['', f'train with --config.batch={trained}: the config says {report["config_batch"]}']
     if largest := report['largest']:
-        edge = f'{largest["refused"]} do not' if largest['refused'] else 'more was not tried'
+        edge = f'{largest["refused"]} would not' if largest['refused'] else 'more was not tried'
         lines += [
             '',
             f'largest training batch at {largest["size"]}²: {largest["images_a_chip"]} images a chip fit '
@@ -201,7 +213,10 @@ def _step_lines(step, usable):
         lines.append(f'  {step["flops"] / 1e12:.3f} TFLOP{accessed}')
     for kind, found in step['collectives'].items():
         small = sum(size <= 2**16 for size in found['sizes'])
-        lines.append(f'  {found["count"]} {kind}, {found["bytes"] / 1e6:.2f} MB; {small} of them are of 64 KiB or less')
+        beside = f', {found["asynchronous"]} run beside something else' if found['asynchronous'] else ''
+        lines.append(
+            f'  {found["count"]} {kind}, {found["bytes"] / 1e6:.2f} MB; {small} of them are of 64 KiB or less{beside}'
+        )
     if not step['collectives']:
         lines.append('  no collectives')
     return [*lines, f'  compiled in {step["seconds"]:.0f} s']

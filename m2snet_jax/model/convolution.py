@@ -9,6 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax import lax
 
 # Winograd's F(4, 3): four neighbouring outputs of a filter of three from six products in place of twelve (Lavin and
@@ -126,3 +127,55 @@ def _winograd(x, kernel):
 
 def _weighted_sum(weights, arrays):
     return sum(int(weight) * array for weight, array in zip(weights, arrays, strict=True) if weight)
+
+
+def torch_uniform(key, shape, dtype, fan_in):
+    """PyTorch's default for weight and bias of a convolution: uniform within ±1/√fan_in."""
+    bound = fan_in**-0.5
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def he_normal_fan_out(key, shape, dtype, fan_in):
+    """The encoder's start: normal with variance 2 / (height · width · output channels)."""
+    del fan_in
+    height, width, _, channels = shape
+    return jax.random.normal(key, shape, dtype) * (2 / (height * width * channels)) ** 0.5
+
+
+def he_normal_fan_in(key, shape, dtype, fan_in):
+    """Normal with variance 2 / fan_in, which keeps activations of one size through ReLU layers."""
+    return jax.random.normal(key, shape, dtype) * (2 / fan_in) ** 0.5
+
+
+class Conv(nnx.Module):
+    """A k×k convolution with zero padding k//2: `[B, H, W, in]` → `[B, ⌈H/stride⌉, ⌈W/stride⌉, out]` in `dtype`.
+
+    The parameters are `kernel [k, k, in, out]` and, if asked for, `bias [out]`. With `frozen` they are not meant to be
+    trained, and the stride is 1.
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        size=3,
+        *,
+        stride=1,
+        use_bias=False,
+        frozen=False,
+        init=torch_uniform,
+        dtype=jnp.float32,
+        param_dtype=jnp.float32,
+        rngs,
+    ):
+        self.stride, self.frozen, self.dtype = stride, frozen, dtype
+        fan_in = size * size * in_channels
+        self.kernel = nnx.Param(init(rngs.params(), (size, size, in_channels, out_channels), param_dtype, fan_in))
+        self.bias = nnx.Param(torch_uniform(rngs.params(), (out_channels,), param_dtype, fan_in)) if use_bias else None
+
+    def __call__(self, x):
+        y = self._convolve(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+    def _convolve(self, x, kernel):
+        return convolve_frozen(x, kernel) if self.frozen else convolve(x, kernel, self.stride)

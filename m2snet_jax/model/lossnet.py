@@ -6,7 +6,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from m2snet_jax.model.layers import Conv, at_least_float32, he_normal_fan_in, max_pool, resize
+from m2snet_jax.model.convolution import Conv, he_normal_fan_in
+from m2snet_jax.model.layers import at_least_float32, max_pool, resize
 
 # Output channels of the convolutions up to relu4_3; every block after the first starts with a 2×2 max-pool.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512))

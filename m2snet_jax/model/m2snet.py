@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from flax import nnx
 
-from m2snet_jax.model.layers import Conv, ConvBatchNormRelu, at_least_float32, resize
+from m2snet_jax.model.convolution import Conv
+from m2snet_jax.model.layers import ConvBatchNormRelu, at_least_float32, resize
 from m2snet_jax.model.res2net import DEPTHS, Res2Net
 from m2snet_jax.model.subtraction import CHANNELS, SubtractionPyramid
 

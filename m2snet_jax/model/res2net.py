@@ -8,14 +8,8 @@ import functools
 import jax.numpy as jnp
 from flax import nnx
 
-from m2snet_jax.model.layers import (
-    BatchNorm,
-    Conv,
-    average_pool,
-    average_pool_ceil,
-    he_normal_fan_out,
-    max_pool,
-)
+from m2snet_jax.model.convolution import Conv, he_normal_fan_out
+from m2snet_jax.model.layers import BatchNorm, average_pool, average_pool_ceil, max_pool
 
 SCALES = 4
 EXPANSION = 4

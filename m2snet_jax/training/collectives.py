@@ -5,6 +5,7 @@ import re
 KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute', 'collective-broadcast')
 # `-start` begins an asynchronous collective, whose `-done` is no second one.
 _OPERATION = re.compile(rf'= (?P<type>.+?) (?P<kind>{"|".join(KINDS)})(?P<start>-start)?\(')
+_CHANNEL = re.compile(r'\bchannel_id=(\d+)')
 _ARRAY = re.compile(r'\b(?P<dtype>pred|token|[a-z]+\d+(?:e\d+m\d+\w*)?)\[(?P<shape>[\d,]*)\]')
 
 
@@ -15,18 +16,32 @@ def count_collectives(text):
         text: the program, as `compiled.as_text()` gives it.
 
     Returns:
-        {kind: {'count': operations, 'bytes': of their results, 'sizes': bytes of each, largest first}} of the kinds
-        that occur. An operation over several arrays at once is one. Operations in a loop's body count once, since the
-        text does not say how often it runs.
+        {kind: {'count': operations, 'bytes': of their results, 'sizes': bytes of each, largest first, 'asynchronous':
+        how many of them run beside something else}} of the kinds that occur. An operation over several arrays at once
+        is one. Operations in a loop's body count once, since the text does not say how often it runs.
     """
     found = {}
-    for line in text.splitlines():
+    for number, line in enumerate(text.splitlines()):
         if operation := _OPERATION.search(line):
             size = _result_bytes(operation['type'], operation['kind'], bool(operation['start']))
-            found.setdefault(operation['kind'], []).append(size)
+            channel = _CHANNEL.search(line)
+            of_kind = found.setdefault(operation['kind'], {})
+            times = of_kind.setdefault(channel[0] if channel else number, [])
+            times += [size] * (2 if operation['start'] else 1)
+    return {kind: _summary(operations.values()) for kind, operations in sorted(found.items())}
+
+
+def _summary(operations):
+    """Sums up the operations of a kind, each a list of its size as often as it occurs.
+
+    A TPU's program names an asynchronous operation several times: where it begins, where it ends, and in what runs
+    meanwhile.
+    """
     return {
-        kind: {'count': len(sizes), 'bytes': sum(sizes), 'sizes': sorted(sizes, reverse=True)}
-        for kind, sizes in sorted(found.items())
+        'count': len(operations),
+        'bytes': sum(times[0] for times in operations),
+        'sizes': sorted((times[0] for times in operations), reverse=True),
+        'asynchronous': sum(len(times) > 1 for times in operations),
     }
 
 

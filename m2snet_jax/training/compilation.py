@@ -17,7 +17,7 @@ from m2snet_jax.training.collectives import count_collectives
 from m2snet_jax.training.loop import build_lossnet, build_model, build_optimizer, build_train_step
 from m2snet_jax.training.step import create_train_state
 
-FORMAT = 1  # of the cached figures
+FORMAT = 2  # of the cached figures
 PACKAGES = ('jax', 'jaxlib', 'libtpu', 'jax-cuda12-plugin', 'jax-cuda12-pjrt')
 FLAGS = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'TPU_LIBRARY_PATH')  # what changes a compiled program from outside
 FULL = 'RESOURCE_EXHAUSTED'
@@ -76,8 +76,8 @@ def lower_step(kind, config, mesh, batch, size):
         state = devices.placed((params, batch_stats), mesh)
         return make_predict_step(graph).lower(*state, devices.placed(images, mesh, split=True))
     optimizer = build_optimizer(config, TOTAL, 1)
-    average = config.ema is not None
-    graph, state = jax.eval_shape(lambda: create_train_state(build_model(config), optimizer, average=average))
+    how = {'average': config.ema is not None, 'mesh': mesh}
+    graph, state = jax.eval_shape(lambda: create_train_state(build_model(config), optimizer, **how))
     lossnet_graph, lossnet_params = None, None
     if config.loss.lossnet:
         lossnet_graph, lossnet_params = nnx.split(nnx.eval_shape(lambda: build_lossnet(config)))
@@ -92,7 +92,7 @@ def count_flops(kind, config, batch, size):
     return (lowered.cost_analysis() or {}).get('flops')
 
 
-def compile_step(lowered, memory, topology, say=lambda words: None):
+def compile_step(lowered, memory, topology, say=lambda words: None, level=None):
     """Compiles a lowered step and returns its Figures, from the cache where the same step was compiled before.
 
     Args:
@@ -100,13 +100,19 @@ def compile_step(lowered, memory, topology, say=lambda words: None):
         memory: bytes that a program may fill on one device.
         topology: name of the machine, part of what the cache goes by.
         say: is told that compiling begins.
+        level: of optimisation, as 'O0', which takes a fraction of the time; None: as training compiles.
     """
-    path = _cache_path(lowered, topology)
+    path = _cache_path(lowered, topology, level)
     if path.exists():
         known = json.loads(path.read_text())
     else:
         say('compiling (minutes)')
-        known = _compile(lowered)
+        usual = jax.config.jax_optimization_level
+        try:
+            jax.config.update('jax_optimization_level', level or usual)
+            known = _compile(lowered)
+        finally:
+            jax.config.update('jax_optimization_level', usual)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f'.{os.getpid()}')
         temporary.write_text(json.dumps(known))
@@ -150,7 +156,7 @@ def _first_lines(message):
     return ' '.join(message.partition('Largest program allocations')[0].split())[:400]
 
 
-def _cache_path(lowered, topology):
+def _cache_path(lowered, topology, level):
     """Where the figures of a step are kept: named by all that makes them what they are."""
     versions = {}
     for package in PACKAGES:
@@ -159,6 +165,7 @@ def _cache_path(lowered, topology):
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
     about = [FORMAT, topology, versions, {flag: os.environ.get(flag) for flag in FLAGS}]
+    about += [] if level is None else [level]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode() + lowered.as_text().encode())
     home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
     return home / 'm2snet_jax' / 'compile-check' / f'{digest.hexdigest()}.json'
@@ -172,24 +179,25 @@ def _without_files(config):
     return config
 
 
-def largest_batch(measure, memory, start, attempts=6):
+def largest_batch(estimate, fits, memory, start, attempts=6):
     """Searches the largest number of images a device that fits; memory grows nearly as a straight line with it.
 
-    Two measurements give the line, the next ones look where it meets the memory. Above sixteen, only multiples of
-    eight are tried, since a TPU fills up to them.
+    Two estimates give the line, the next ones look where it meets the memory. Above sixteen, only multiples of eight
+    are tried, since a TPU fills up to them. What is found is confirmed by `fits`, or else fewer images are.
 
     Args:
-        measure: images → bytes needed, None where the compiler refuses.
+        estimate: images → bytes needed, None where the compiler refuses.
+        fits: images → whether they do, for certain; takes longer.
         memory: bytes that a program may fill on one device.
         start: images to begin with.
-        attempts: measurements at most.
+        attempts: estimates at most.
 
     Returns:
-        (the most images known to fit, 0 if none; the least known not to, None if none was met).
+        (the most images known to fit, 0 if none; the least that do not, None if none was met).
     """
     sizes, low, high, images = {}, 0, None, start
     for _ in range(attempts):
-        sizes[images] = measure(images)
+        sizes[images] = estimate(images)
         if sizes[images] is not None and sizes[images] <= memory:
             low = max(low, images)
         else:
@@ -197,14 +205,20 @@ def largest_batch(measure, memory, start, attempts=6):
         images = _next_images(sizes, memory, low, high)
         if images is None:
             break
+    while low and not fits(low):
+        low, high = low - _grain(low - 1), low
     return low, high
+
+
+def _grain(images):
+    return 8 if images >= 16 else 1
 
 
 def _next_images(sizes, memory, low, high):
     """The number to measure next, None when no other can lie between `low` and `high`."""
     if low == 0:
         return high // 2 or None
-    grain = 8 if low >= 16 else 1
+    grain = _grain(low)
     if high is not None and high - low <= grain:
         return None
     known = sorted((images, size) for images, size in sizes.items() if size is not None)[-2:]

@@ -77,7 +77,7 @@ def train_and_evaluate(config, workdir):
         for line in (*_announcements(config, dataset, mesh), *(f'warning: {warning}' for warning in warnings)):
             say(line)
         optimizer = build_optimizer(config, total, epoch_steps)
-        graph, state = create_train_state(model, optimizer, average=config.ema is not None)
+        graph, state = create_train_state(model, optimizer, average=config.ema is not None, mesh=mesh)
         state = devices.replicate(state, mesh)
         if checkpoints.latest_step() is not None:
             state = checkpoints.restore(state)

@@ -8,12 +8,12 @@ HOP = 1e-6  # seconds from a chip to its neighbour, "How to Scale Your Model" (j
 SHAPES = {2: ((2, 2), (4, 4), (8, 8), (16, 16)), 3: ((2, 2, 1), (2, 4, 4), (4, 4, 4), (4, 8, 8))}
 
 
-def scaling(chip, flops, accessed, reductions, shape, share=SHARE):
+def scaling(chip, flops, accessed, collectives, compiled_for, shape, share=SHARE):
     """Returns the times of one training step on a torus of chips, and what is kept of one chip's speed.
 
-    Assumptions: the same images a chip on every slice, so that arithmetic and the bytes reduced stay the same; nothing
-    overlaps; each reduction is a reduce-scatter and an all-gather along every axis of the torus; a ring uses its
-    links in both directions, a line in one; input keeps up.
+    Assumptions: the same images a chip on every slice, so that arithmetic, the bytes reduced and those that each chip
+    gives to a gather stay the same; nothing overlaps; a gather goes once along every axis of the torus, a reduction
+    twice, to scatter and to gather; a ring uses its links in both directions, a line in one; input keeps up.
 
     How long one chip alone takes is not known. The efficiency is given for two guesses: `low`, as if arithmetic at
     `share` of peak were all, which is too short a step for layers with few channels; and `high`, as if every byte that
@@ -22,7 +22,8 @@ def scaling(chip, flops, accessed, reductions, shape, share=SHARE):
     Args:
         chip: a Chip with `axes`.
         flops, accessed: arithmetic and bytes touched by a step on one chip.
-        reductions: bytes of every all-reduce of a step.
+        collectives: of a step, as `count_collectives` returns them; the all-reduces and the all-gathers count.
+        compiled_for: chips of the mesh that the collectives were compiled for.
         shape: chips along each axis.
         share: see above.
 
@@ -31,12 +32,14 @@ def scaling(chip, flops, accessed, reductions, shape, share=SHARE):
         efficiencies 'low' and 'high'}.
     """
     chips = math.prod(shape)
+    reduced, gathered = (collectives.get(kind, {'count': 0, 'bytes': 0}) for kind in ('all-reduce', 'all-gather'))
+    sent = 2 * reduced['bytes'] + gathered['bytes'] * chips / compiled_for
     sides = [side for side in shape if side > 1]
     rings = [side % chip.closed == 0 for side in sides]
     speed = sum(chip.link * (2 if ring else 1) for ring in rings)
-    transfer = 2 * sum(reductions) * (chips - 1) / chips / speed if sides else 0.0
+    transfer = sent * (chips - 1) / chips / speed if sides else 0.0
     distance = sum(side // 2 if ring else side - 1 for side, ring in zip(sides, rings, strict=True))
-    hops = 2 * len(reductions) * distance * HOP
+    hops = (2 * reduced['count'] + gathered['count']) * distance * HOP
     arithmetic, memory = flops / (share * chip.peak), accessed / chip.bandwidth
     slower = max(arithmetic, memory)
     return {

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
-from m2snet_jax.mesh import compiler_options
-from m2snet_jax.model.layers import resize
+from m2snet_jax.mesh import compiler_options, everywhere
+from m2snet_jax.model.layers import BatchNorm, resize
 from m2snet_jax.model.losses import total_loss
 
 
@@ -41,14 +41,17 @@ class TrainState:
         return self.replace(average=(self.average[0], batch_stats))
 
 
-def create_train_state(model, optimizer, *, average=False):
+def create_train_state(model, optimizer, *, average=False, mesh=None):
     """Returns (graph, state): the model's structure, and its values beside a fresh optimizer state.
 
     Args:
         model: in training mode.
         optimizer: an optax transformation.
         average: keep averaged weights beside.
+        mesh: over which batches will be split, None for a single device.
     """
+    if mesh is not None and mesh.size > 1:
+        model.set_attributes(BatchNorm, across=everywhere(mesh))
     graph, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     kept = jax.tree.map(jnp.copy, (params, batch_stats)) if average else None  # donated beside the originals
     return graph, TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), kept)
