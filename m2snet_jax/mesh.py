@@ -45,6 +45,24 @@ def compiler_options():
     return {'xla_cpu_experimental_ynn_fusion_type': ''} if without else None
 
 
+def one_by_one(function, images):
+    """Applies a function of images `[b, …]` that treats each by itself to a batch that is split over all devices.
+
+    On a CPU each device takes its images one after the other: the maps of one fit its caches, at nine tenths of the
+    time that a batch takes. Anything else takes them all at once.
+    """
+    images_each, rest = divmod(len(images), jax.device_count())
+    if rest or images_each == 1:
+        return function(images)
+
+    def in_turn(images):
+        turns = images.reshape(-1, images_each, *images.shape[1:]).swapaxes(0, 1)
+        outputs = jax.lax.map(function, turns).swapaxes(0, 1)
+        return outputs.reshape(-1, *outputs.shape[2:])
+
+    return jax.lax.platform_dependent(images, cpu=in_turn, default=function)
+
+
 def make_mesh():
     """Returns a mesh of all devices along the axis `data`."""
     return jax.make_mesh((jax.device_count(),), ('data',), axis_types=(AxisType.Auto,))

@@ -16,7 +16,7 @@ from m2snet_jax.config import load_config
 from m2snet_jax.data import augment
 from m2snet_jax.errors import InputError
 from m2snet_jax.images import read_image
-from m2snet_jax.mesh import compiler_options
+from m2snet_jax.mesh import compiler_options, one_by_one
 from m2snet_jax.model.folding import fold
 from m2snet_jax.model.m2snet import M2SNet, MSNet
 from m2snet_jax.weights import load_weights, recorded_config
@@ -191,7 +191,7 @@ def make_predict_step(graph):
     def predict_step(params, batch_stats, images):
         model = nnx.merge(graph, params, batch_stats, copy=True)
         model.eval()
-        return jax.nn.sigmoid(model(images))
+        return one_by_one(lambda images: jax.nn.sigmoid(model(images)), images)
 
     return jax.jit(predict_step, compiler_options=compiler_options())
 

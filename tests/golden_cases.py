@@ -52,19 +52,30 @@ def relative_error(ours, truth):
     return np.abs(ours - truth).max() / np.abs(truth).max()
 
 
-def projection_errors(arrays, truths):
-    """Per name, the error of (L2 norm, projection) against the stored pair.
+def projections(arrays, names):
+    """Per name, (L2 norm, projection) of an array."""
+    found = {}
+    for name in names:
+        array = np.asarray(arrays[name], np.float64)
+        found[name] = np.linalg.norm(array), np.vdot(array, seeded.direction(name, array.shape, 1))
+    return found
+
+
+def pair_errors(pairs, truths):
+    """Per name, the error of a pair (L2 norm, projection).
 
     Gradients of biases before a batch norm are zero but for rounding, so a pair's error is taken relative to its norm
     or to a millionth of the largest norm of the set, whichever is larger.
     """
     floor = 1e-6 * max(norm for norm, _ in truths.values())
-    errors = {}
-    for name, truth in truths.items():
-        array = np.asarray(arrays[name], np.float64)
-        pair = np.linalg.norm(array), np.vdot(array, seeded.direction(name, array.shape, 1))
-        errors[name] = np.abs(np.subtract(pair, truth)).max() / max(truth[0], floor)
-    return errors
+    return {
+        name: np.abs(np.subtract(pairs[name], truth)).max() / max(truth[0], floor) for name, truth in truths.items()
+    }
+
+
+def projection_errors(arrays, truths):
+    """Per name, the error of an array by its pair (L2 norm, projection)."""
+    return pair_errors(projections(arrays, truths), truths)
 
 
 def statistics_errors(arrays, truths):

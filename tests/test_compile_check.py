@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 from m2snet_jax import mesh as devices
+from m2snet_jax.commands.benchmark import main as benchmark
 from m2snet_jax.commands.compile_check import global_batch, main
 from m2snet_jax.config import load_config
 from m2snet_jax.errors import InputError
@@ -18,7 +19,7 @@ from m2snet_jax.training.chips import CHIPS
 from m2snet_jax.training.collectives import count_collectives
 from m2snet_jax.training.compilation import compile_step, largest_batch, lower_step
 from m2snet_jax.training.loop import build_model
-from m2snet_jax.training.scaling import scaling
+from m2snet_jax.training.scaling import measure, scaling
 
 TPU = """\
 HloModule jit_train_step, is_scheduled=true
@@ -166,6 +167,24 @@ def test_one_chip_loses_nothing_and_a_busier_chip_more():
     reduced = {'all-reduce': {'count': 1, 'bytes': 10**8}}
     by_share = [scaling(chip, 1e12, 1e9, reduced, 64, (4, 4, 4), share)['low'] for share in (0.2, 0.5, 1)]
     assert by_share == sorted(by_share, reverse=True)
+
+
+def test_a_layout_that_fails_says_so_in_one_line(monkeypatch):
+    monkeypatch.setattr('m2snet_jax.training.scaling.LAYOUTS', ((1, 2),))
+    with pytest.raises(InputError, match=r'1 process\(es\) with 2 device\(s\): --config.batch=3: must be divisible by'):
+        measure(['--config=quickstart', '--batch=3'])
+
+
+@pytest.mark.slow
+def test_scaling_is_measured_in_every_layout(capsys):
+    small = [f'--config.{key}={value}' for key, value in SMALL.items() if key != 'data.sizes']
+    arguments = ['--config=kvasir', *small, '--batch=4', '--repeats=2', '--what=scaling', '--json']
+    assert benchmark(['benchmark', *arguments]) == 0
+    results = json.loads(capsys.readouterr().out)['scaling']
+    assert [(one['processes'], one['devices']) for one in results] == [(1, 1), (1, 2), (2, 1)]
+    assert results[0]['lost'] == 0
+    for one in results:
+        assert one['lost'] == pytest.approx(1 - one['images_per_second'] / results[0]['images_per_second'])
 
 
 @pytest.mark.parametrize(

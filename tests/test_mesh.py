@@ -29,3 +29,35 @@ def test_memory_that_is_freed_is_kept():
     given_back, kept = map(float, out.split())
     assert given_back < 16
     assert kept > 100
+
+
+IN_TURN = """
+import sys
+import jax
+jax.config.update('jax_num_cpu_devices', int(sys.argv[1]))
+import jax.numpy as jnp
+import numpy as np
+from m2snet_jax.mesh import make_mesh, one_by_one, shard
+from m2snet_jax.training.collectives import count_collectives
+
+def function(images):
+    sizes.append(len(images))
+    return jnp.sin(images).sum(-1, keepdims=True)
+
+images = np.random.default_rng(0).normal(size=(8, 5, 6, 3)).astype(np.float32)
+for count in (8, 7, 4, 1):
+    sizes, whole = [], images[:count]
+    given = shard(whole, make_mesh()) if count % jax.device_count() == 0 else whole
+    compiled = jax.jit(lambda images: one_by_one(function, images)).lower(given).compile()
+    np.testing.assert_allclose(compiled(given), function(whole), rtol=1e-6)
+    assert count_collectives(compiled.as_text()) == {}
+    print(count, min(sizes))
+"""
+
+
+@pytest.mark.parametrize(('devices', 'at_once'), [(1, [1, 1, 1, 1]), (2, [2, 7, 2, 1])])
+def test_on_a_cpu_each_device_takes_its_images_in_turn(devices, at_once):
+    """Where the devices cannot share a batch evenly, it is taken at once."""
+    command = [sys.executable, '-c', IN_TURN, str(devices)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert [tuple(map(int, line.split())) for line in out.splitlines()] == list(zip((8, 7, 4, 1), at_once, strict=True))

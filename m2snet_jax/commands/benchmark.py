@@ -7,6 +7,7 @@ float32 matrix product is timed beside, so that figures of other machines can be
 data: training images a second, from the cache and with decoding; of the config's dataset where it has a root, else of
 enlarged phantoms.
 metrics: milliseconds for each scored image of 352×288, and 798 of them with reading, on every core.
+scaling: the training step at one batch on one CPU device, on two, and in two processes: images/s and the share lost.
 """
 
 import json
@@ -20,7 +21,7 @@ from m2snet_jax.errors import InputError
 
 PRODUCT = 2048
 STEPS = ('inference', 'training')
-KINDS = (*STEPS, 'data', 'metrics')
+KINDS = (*STEPS, 'data', 'metrics', 'scaling')
 
 
 def main(argv):
@@ -48,8 +49,10 @@ def _main(argv):
     config.model.encoder_weights = config.model.weights = config.loss.lossnet_weights = None
     check_config(config)
 
+    from m2snet_jax import hosts
     from m2snet_jax import mesh as devices
 
+    hosts.join()
     devices.use_compilation_cache()
     devices.keep_freed_memory()
     mesh = devices.make_mesh()
@@ -60,11 +63,16 @@ def _main(argv):
             results[kind] = benchmark_model(kind, config, mesh, values.repeats)
         elif kind == 'data':
             results[kind] = benchmark_data(config)
+        elif kind == 'scaling':
+            from m2snet_jax.training.scaling import measure
+
+            results[kind] = measure(argv[1:])
         else:
             from m2snet_jax.evaluation.scoring import throughput
 
             results[kind] = throughput()
-    print(json.dumps(results) if values.json else _table(results, config))
+    if hosts.is_first():
+        print(json.dumps(results) if values.json else _table(results, config))
 
 
 def product_gflops():
@@ -83,8 +91,9 @@ def benchmark_model(kind, config, mesh, repeats):
     import numpy as np
 
     from m2snet_jax import mesh as devices
+    from m2snet_jax.training.compilation import count_flops
 
-    shape = (config.batch, config.data.size, config.data.size)
+    shape = (config.batch // jax.process_count(), config.data.size, config.data.size)
     generator = np.random.default_rng(0)
     image = generator.standard_normal((*shape, 3), np.float32)
     mask = generator.integers(0, 2, (*shape, config.data.classes)).astype(np.float32)
@@ -102,14 +111,18 @@ def benchmark_model(kind, config, mesh, repeats):
         return jax.tree.leaves(outputs)
 
     times = _time(once, repeats)
-    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    memory = compiled.memory_analysis()
+    if kind == 'training':
+        flops = (compiled.cost_analysis() or {}).get('flops', float('nan'))
+    else:
+        flops = count_flops('prediction', config, config.batch // mesh.size, config.data.size)
     return {
         'batch': config.batch,
         'size': config.data.size,
         'compile': seconds,
         **times,
         'images_per_second': config.batch / times['p50'],
-        'gflop': cost.get('flops', float('nan')) / 1e9,
+        'gflop': flops / 1e9,
         'temporary_mib': memory.temp_size_in_bytes / 2**20,
         'argument_mib': memory.argument_size_in_bytes / 2**20,
     }
@@ -185,6 +198,11 @@ def _table(results, config):
             f'data, {one["images"]} images of {one["height"]}×{one["width"]} to {one["size"]}², '
             f'{one["threads"]} threads: {rates["cached"]:.0f} images/s from the cache, '
             f'{rates["decoded"]:.0f} with decoding; peak memory {one["peak_mib"]:.0f} MiB'
+        )
+    for one in results.get('scaling', []):
+        lines.append(
+            f'scaling, training, {config.batch} × {config.data.size}²: {one["processes"]} process(es) with '
+            f'{one["devices"]} device(s): {one["images_per_second"]:.2f} images/s, {one["lost"]:.0%} lost'
         )
     if one := results.get('metrics'):
         lines.append(

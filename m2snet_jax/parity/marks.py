@@ -1,5 +1,6 @@
 """The marks: for every outcome its largest relative error in each dtype, and how much of it is allowed in float64."""
 
+import itertools
 import math
 import sys
 
@@ -20,8 +21,8 @@ LABELS = {
 }
 ALONG_NOTE = (
     'Each update multiplies a difference about a thousandfold, so that what lies after them depends on the last bit of '
-    'the weights before. Where the mark is above 1e-6 it is the largest movement that a change of every parameter by '
-    'one bit makes, measured here.'
+    'the weights before. Where the mark is above 1e-6 it is how far runs lie apart that differ by rounding alone, '
+    'measured here: as they are, with every parameter one bit up or down, with the images of each batch in reverse.'
 )
 
 
@@ -85,17 +86,19 @@ def _along(trained, truth):
 def _marks(errors, outcomes, trained):
     """Returns {what: mark} of the errors in float64."""
     marks = {what: ALONG if ' after ' in what else EXACT for what in errors}
-    ends = [what for what in errors if what.startswith(('parameters after', 'logits after'))]
+    ends = [what for what in errors if ' after ' in what]
     if any(not errors[what][0] <= ALONG for what in ends):
-        moved = _along(outcomes.trajectory(_one_bit_away(outcomes.model())), trained)
-        marks |= {what: max(ALONG, float(moved[what][0])) for what in ends}
+        runs = [trained, outcomes.trajectory(outcomes.model(), reverse=True)]
+        runs += [outcomes.trajectory(_times(outcomes.model(), 1 + bit * 2.0**-52)) for bit in (1, -1)]
+        apart = [_along(*pair) for pair in itertools.combinations(runs, 2)]
+        marks |= {what: max(ALONG, *(float(pair[what][0]) for pair in apart)) for what in ends}
     return marks
 
 
-def _one_bit_away(model):
-    """Changes the last bit of every parameter, in float64."""
+def _times(model, factor):
+    """Multiplies every parameter."""
     graph, params, others = nnx.split(model, nnx.Param, ...)
-    return nnx.merge(graph, jax.tree.map(lambda value: value * (1 + 2.0**-52), params), others)
+    return nnx.merge(graph, jax.tree.map(lambda value: value * factor, params), others)
 
 
 def _size(pair):

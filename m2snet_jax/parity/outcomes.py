@@ -76,12 +76,16 @@ class Outcomes:
         values |= {'grads': projections(learned, self._goldens.seed), 'buffers_after_one_step': moments(statistics)}
         return {'train_logits': _as_stored(logits), 'train_logits_grad': _as_stored(nudge)}, values
 
-    def trajectory(self, model):
-        """Returns (arrays, values) along and after a few updates of `model`, by the very step that training runs."""
+    def trajectory(self, model, reverse=False):
+        """Returns (arrays, values) along and after a few updates of `model`, by the very step that training runs.
+
+        With `reverse` each batch has its images in reverse order: the same mathematics, summed in another order.
+        """
         sizes, rows = self._goldens.sizes, []
         graph, state = create_train_state(model, self._optimizer)
         for index in range(sizes['steps']):
             batch = self._goldens.batch(f'step{index}', sizes['size2' if index % 2 else 'train'], self._dtype)
+            batch = jax.tree.map(lambda array: array[::-1], batch) if reverse else batch
             state, losses = self._update(state, self._lossnet_params, batch)
             row = {'lr': self._rate(index), 'total': losses['loss']}
             row |= {key: losses[key] for key in ('structure', 'lossnet')}

@@ -1,6 +1,18 @@
-"""A written model of how a step's speed holds up on more chips; no measurement."""
+"""How a step's speed holds up on more devices: measured on this computer's CPU, and a written model for chips."""
 
+import json
 import math
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+
+from m2snet_jax.errors import InputError
+from m2snet_jax.hosts import ADDRESS, COUNT, INDEX
+
+LAYOUTS = ((1, 1), (1, 2), (2, 1))  # processes, and the devices of each
+LIMIT = 1800  # seconds after which a layout counts as stuck
 
 SHARE = 0.5  # of peak that the arithmetic reaches; a higher share makes communication weigh more
 HOP = 1e-6  # seconds from a chip to its neighbour, "How to Scale Your Model" (jax-ml.github.io/scaling-book)
@@ -51,3 +63,55 @@ def scaling(chip, flops, accessed, collectives, compiled_for, shape, share=SHARE
         'low': arithmetic / (arithmetic + transfer + hops),
         'high': slower / (slower + transfer + hops),
     }
+
+
+def measure(arguments):
+    """Times the training step on one device, on two and in two processes, all on this computer's CPU, in turn.
+
+    The cores are the same every time, so what is lost is the price of dividing the work, not of a network.
+
+    Args:
+        arguments: of the command `benchmark` for the step, as `--config=quickstart --batch=8`.
+
+    Returns:
+        [{'processes', 'devices' of each, 'images_per_second', 'lost': share of the first one's}].
+
+    Raises:
+        InputError: a layout failed, or was stuck; with its own last words.
+    """
+    results = []
+    for processes, count in LAYOUTS:
+        rate = _run(processes, count, [*arguments, '--what=training', '--json'])['training']['images_per_second']
+        lost = 1 - rate / results[0]['images_per_second'] if results else 0.0
+        results.append({'processes': processes, 'devices': count, 'images_per_second': rate, 'lost': lost})
+    return results
+
+
+def _run(processes, count, arguments):
+    """Runs `benchmark` in processes that meet each other and returns what the first one prints."""
+    command = [sys.executable, '-m', 'm2snet_jax', 'benchmark', *arguments]
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        address = f'localhost:{free.getsockname()[1]}'
+    alone = {key: value for key, value in os.environ.items() if key not in (ADDRESS, COUNT, INDEX)}
+    alone |= {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(count)}
+    with tempfile.TemporaryFile('w+') as errors:
+        started = []
+        try:
+            for index in range(processes):
+                met = {ADDRESS: address, COUNT: str(processes), INDEX: str(index)} if processes > 1 else {}
+                output = subprocess.PIPE if index == 0 else subprocess.DEVNULL
+                started.append(subprocess.Popen(command, env=alone | met, stdout=output, stderr=errors, text=True))
+            text, _ = started[0].communicate(timeout=LIMIT)
+            failed = any([process.wait(LIMIT) for process in started])
+        except subprocess.TimeoutExpired:
+            failed = True
+            text = f'no result within {LIMIT} s'
+        finally:
+            for process in started:
+                process.kill()
+        if failed:
+            errors.seek(0)
+            words = [line for line in errors.read().splitlines() if line.startswith('error: ')] or [text.strip()]
+            raise InputError(f'{processes} process(es) with {count} device(s): {words[-1].removeprefix("error: ")}')
+    return json.loads(text)
