@@ -114,4 +114,4 @@ def _run(processes, count, arguments):
             errors.seek(0)
             words = [line for line in errors.read().splitlines() if line.startswith('error: ')] or [text.strip()]
             raise InputError(f'{processes} process(es) with {count} device(s): {words[-1].removeprefix("error: ")}')
-    return json.loads(text)
+    return json.loads(text.splitlines()[-1])  # the library through which processes meet prints a line of its own
