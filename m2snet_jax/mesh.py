@@ -14,12 +14,18 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from m2snet_jax.errors import InputError
 
-CACHE = 'JAX_COMPILATION_CACHE_DIR'  # jax's own variable overrides ours
+# jax's own variables override ours.
+CACHE, SHORTEST = 'JAX_COMPILATION_CACHE_DIR', 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # options of glibc's mallopt
 
 
 def use_compilation_cache():
-    """Keeps compiled programs between runs, by default in the user's cache folder: five sizes take minutes."""
+    """Keeps compiled programs between runs, by default in the user's cache folder: five sizes take minutes.
+
+    The smallest too: initial weights are made by some hundred of them, at a quarter of a minute all in all.
+    """
+    if not os.environ.get(SHORTEST):
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     if not os.environ.get(CACHE):
         home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
         jax.config.update('jax_compilation_cache_dir', str(home / 'm2snet_jax' / 'compiled'))

@@ -61,3 +61,22 @@ def test_on_a_cpu_each_device_takes_its_images_in_turn(devices, at_once):
     command = [sys.executable, '-c', IN_TURN, str(devices)]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert [tuple(map(int, line.split())) for line in out.splitlines()] == list(zip((8, 7, 4, 1), at_once, strict=True))
+
+
+CACHED = """
+import jax
+import jax.numpy as jnp
+from m2snet_jax.mesh import use_compilation_cache
+use_compilation_cache()
+jax.block_until_ready(jax.jit(lambda x: x + 1)(jnp.ones(3)))
+"""
+
+
+@pytest.mark.parametrize('shortest', [None, '60'])
+def test_even_a_short_compilation_is_kept_unless_jax_is_told_otherwise(shortest, tmp_path):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith('JAX_')}
+    environment |= {'XDG_CACHE_HOME': str(tmp_path), 'JAX_PLATFORMS': 'cpu'}
+    if shortest:
+        environment['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = shortest
+    subprocess.run([sys.executable, '-c', CACHED], check=True, env=environment)
+    assert any(tmp_path.rglob('*lambda*')) == (shortest is None)
