@@ -19,7 +19,7 @@ def at_least_float32(dtype):
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def _channel_sums(x, weights=None):
+def channel_sums(x, weights=None):
     """Sums `[…, C]`, times weights `[…, 1 or C]`, over all but the channels.
 
     As a product of matrices: more accurate than a running sum.
@@ -34,9 +34,9 @@ def _channel_sums(x, weights=None):
 def _moments(x):
     """Returns mean and biased variance over all but the channels: `[C]` each."""
     count = x.size // x.shape[-1]
-    mean = _channel_sums(x) / count
+    mean = channel_sums(x) / count
     centred = x - mean
-    return mean, _channel_sums(centred, centred) / count
+    return mean, channel_sums(centred, centred) / count
 
 
 def _by_device(function, arrays, across):
@@ -85,7 +85,7 @@ def _normalise_gradient(across, kept, cotangents):
     gradient, centred, count = cotangents[0], x - mean, x.size // x.shape[-1]
 
     def sums(gradient, centred):
-        return _channel_sums(gradient), _channel_sums(gradient, centred)
+        return channel_sums(gradient), channel_sums(gradient, centred)
 
     if across is None:
         to_bias, along = sums(gradient, centred)

@@ -7,7 +7,7 @@ from flax import nnx
 from jax import lax
 
 from m2snet_jax.model.convolution import Conv, he_normal_fan_in
-from m2snet_jax.model.layers import at_least_float32, max_pool, resize
+from m2snet_jax.model.layers import at_least_float32, channel_sums, max_pool, resize
 
 # Output channels of the convolutions up to relu4_3; every block after the first starts with a 2×2 max-pool.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512))
@@ -56,8 +56,9 @@ class LossNet(nnx.Module):
         wide = at_least_float32(logits.dtype)
         ours = self._features(jax.nn.sigmoid(logits.astype(wide)))
         theirs = self._features(mask.astype(wide))
-        differences = zip(ours, theirs, strict=True)
-        return sum(jnp.square(a.astype(wide) - lax.stop_gradient(b.astype(wide))).mean() for a, b in differences)
+        pairs = zip(ours, theirs, strict=True)
+        differences = [a.astype(wide) - lax.stop_gradient(b.astype(wide)) for a, b in pairs]
+        return sum(channel_sums(apart, apart).sum() / apart.size for apart in differences)
 
     def _features(self, maps):
         """maps `[B, H, W, C]` in [0, 1] → the outputs of the four blocks, B·C grey images each."""
