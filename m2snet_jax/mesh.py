@@ -69,9 +69,10 @@ def one_by_one(function, images):
     return jax.lax.platform_dependent(images, cpu=in_turn, default=function)
 
 
-def make_mesh():
-    """Returns a mesh of all devices along the axis `data`."""
-    return jax.make_mesh((jax.device_count(),), ('data',), axis_types=(AxisType.Auto,))
+def make_mesh(count=None):
+    """Returns a mesh of the first `count` devices, by default of all, along the axis `data`."""
+    count = count or jax.device_count()
+    return jax.make_mesh((count,), ('data',), devices=jax.devices()[:count], axis_types=(AxisType.Auto,))
 
 
 def check_batch(batch, accumulate, mesh):

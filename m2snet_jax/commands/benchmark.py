@@ -36,6 +36,9 @@ def _main(argv):
         flags.DEFINE_integer('size', None, "side in pixels; by default the config's data.size", flag_values=values)
         flags.DEFINE_integer('repeats', 10, 'timed runs of each step', flag_values=values)
         flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
+        flags.DEFINE_bool(
+            'distributed', None, 'be one of several processes; by default tried where recognised', flag_values=values
+        )
 
     config, values, _ = parse(argv, __doc__, define)
     for kind in values.what:
@@ -52,7 +55,7 @@ def _main(argv):
     from m2snet_jax import hosts
     from m2snet_jax import mesh as devices
 
-    hosts.join()
+    hosts.join(values.distributed)
     devices.use_compilation_cache()
     devices.keep_freed_memory()
     mesh = devices.make_mesh()

@@ -89,7 +89,7 @@ def lower_step(kind, config, mesh, batch, size):
 def count_flops(kind, config, batch, size):
     """Counts a step's arithmetic on one device before any compiler has changed it, for one that does not tell."""
     times = batch if kind == 'prediction' else 1  # of one image, since a CPU's program may hold a loop over them
-    lowered = lower_step(kind, config, devices.make_mesh(), batch // times, size)
+    lowered = lower_step(kind, config, devices.make_mesh(1), batch // times, size)
     flops = (lowered.cost_analysis() or {}).get('flops')
     return flops and flops * times
 

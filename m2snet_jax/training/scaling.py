@@ -89,7 +89,8 @@ def measure(arguments):
 
 def _run(processes, count, arguments):
     """Runs `benchmark` in processes that meet each other and returns what the first one prints."""
-    command = [sys.executable, '-m', 'm2snet_jax', 'benchmark', *arguments]
+    together = '--distributed' if processes > 1 else '--nodistributed'
+    command = [sys.executable, '-m', 'm2snet_jax', 'benchmark', *arguments, together]
     with socket.socket() as free:
         free.bind(('localhost', 0))
         address = f'localhost:{free.getsockname()[1]}'
@@ -106,12 +107,13 @@ def _run(processes, count, arguments):
             failed = any([process.wait(LIMIT) for process in started])
         except subprocess.TimeoutExpired:
             failed = True
-            text = f'no result within {LIMIT} s'
+            text = f'error: no result within {LIMIT} s'
         finally:
             for process in started:
                 process.kill()
         if failed:
             errors.seek(0)
-            words = [line for line in errors.read().splitlines() if line.startswith('error: ')] or [text.strip()]
+            said = [text, *errors.read().splitlines()]
+            words = [line for line in said if line.startswith('error: ')] or said
             raise InputError(f'{processes} process(es) with {count} device(s): {words[-1].removeprefix("error: ")}')
     return json.loads(text.splitlines()[-1])  # the library through which processes meet prints a line of its own
