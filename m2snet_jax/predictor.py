@@ -189,9 +189,12 @@ def make_predict_step(graph):
     """
 
     def predict_step(params, batch_stats, images):
-        model = nnx.merge(graph, params, batch_stats, copy=True)
-        model.eval()
-        return one_by_one(lambda images: jax.nn.sigmoid(model(images)), images)
+        def probabilities(images):
+            model = nnx.merge(graph, params, batch_stats, copy=True)
+            model.eval()
+            return jax.nn.sigmoid(model(images))
+
+        return one_by_one(probabilities, images)
 
     return jax.jit(predict_step, compiler_options=compiler_options())
 

@@ -16,7 +16,7 @@ from m2snet_jax import InputError, load_config, load_model
 from m2snet_jax.config import to_json
 from m2snet_jax.data.augment import test_example as normalised_example
 from m2snet_jax.images import write_png
-from m2snet_jax.predictor import Predictor, create_model
+from m2snet_jax.predictor import Predictor, create_model, make_predict_step
 from m2snet_jax.weights import state_dict
 from m2snet_jax.weights.checkpoint import Checkpoints
 
@@ -149,6 +149,16 @@ def test_lists_of_any_sizes_run_in_at_most_four_programs():
     assert sorted(shape[0] for shape in predictor._compiled) == [1, 2, 4, 8]
     maps = predictor(images[:3])
     assert [probability.shape for probability in maps] == [image.shape[:2] for image in images[:3]]
+
+
+def test_a_model_that_trains_with_remat_predicts_many_images():
+    model = small_model()
+    model.encoder.remat = True
+    graph, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    images = [image_of(40, 40, seed) for seed in range(3)]
+    given = np.stack([normalised_example(image, SIZE) for image in images])
+    for probability, image in zip(make_predict_step(graph)(params, batch_stats, given), images, strict=True):
+        np.testing.assert_allclose(probability, truth(image, small_model()), atol=1e-5)
 
 
 def test_threads_share_one_program_and_agree():
