@@ -2,7 +2,10 @@
 
 import sys
 
-from m2snet_jax.commands.train import main
+from m2snet_jax.memory import restart_with_huge_pages
 
 if __name__ == '__main__':
+    restart_with_huge_pages()
+    from m2snet_jax.commands.train import main
+
     sys.exit(main(sys.argv))

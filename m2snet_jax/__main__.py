@@ -4,11 +4,13 @@ import importlib
 import pkgutil
 import sys
 
-from m2snet_jax import commands
+from m2snet_jax.memory import restart_with_huge_pages
 
 
 def main(argv):
     """Runs one command and returns its exit status."""
+    from m2snet_jax import commands
+
     names = sorted(module.name.replace('_', '-') for module in pkgutil.iter_modules(commands.__path__))
     usage = f'usage: python -m m2snet_jax COMMAND …\ncommands: {", ".join(names)} (each takes --help)'
     if len(argv) < 2 or argv[1] in ('-h', '--help'):
@@ -21,4 +23,5 @@ def main(argv):
 
 
 if __name__ == '__main__':
+    restart_with_huge_pages()
     sys.exit(main(sys.argv))

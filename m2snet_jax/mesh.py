@@ -3,7 +3,6 @@
 Data parallel over one mesh axis: the state is replicated, every batch is split. Batch norm sees the global batch.
 """
 
-import ctypes
 import os
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from m2snet_jax.errors import InputError
 
 # jax's own variables override ours.
 CACHE, SHORTEST = 'JAX_COMPILATION_CACHE_DIR', 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # options of glibc's mallopt
 
 
 def use_compilation_cache():
@@ -29,17 +27,6 @@ def use_compilation_cache():
     if not os.environ.get(CACHE):
         home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
         jax.config.update('jax_compilation_cache_dir', str(home / 'm2snet_jax' / 'compiled'))
-
-
-def keep_freed_memory():
-    """Has the C library, where it is glibc, keep the memory that a step frees for the next one.
-
-    Else the buffers of every step are mapped and cleared anew, a twentieth of the time of inference on a CPU.
-    """
-    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if os.name == 'posix' else None
-    if mallopt is not None:
-        mallopt(MMAP_MAX, 0)
-        mallopt(TRIM_THRESHOLD, -1)
 
 
 def compiler_options():

@@ -19,7 +19,7 @@ TIERS = (
     ('data', 'weights'),
     ('metrics', 'model', 'images', 'mesh', 'hosts', 'study'),
     ('dicom', 'nifti'),
-    ('config', 'window', 'errors', 'published'),
+    ('config', 'window', 'errors', 'published', 'memory'),
 )
 SIDEWAYS = {
     ('config', 'errors'),

@@ -57,7 +57,6 @@ def _main(argv):
 
     hosts.join(values.distributed)
     devices.use_compilation_cache()
-    devices.keep_freed_memory()
     mesh = devices.make_mesh()
     devices.check_batch(config.batch, config.accumulate, mesh)
     results = {'device': devices.describe(mesh), 'product_gflops': product_gflops()}
@@ -142,11 +141,13 @@ def benchmark_data(config):
 def _prediction(config, mesh, batch):
     from flax import nnx
 
+    from m2snet_jax import memory
     from m2snet_jax import mesh as devices
     from m2snet_jax.model.folding import fold
     from m2snet_jax.predictor import make_predict_step
     from m2snet_jax.training.loop import build_model
 
+    memory.keep_freed_memory()  # as every command that predicts does
     graph, params, batch_stats = nnx.split(fold(build_model(config)), nnx.Param, nnx.BatchStat)
     state = devices.replicate((params, batch_stats), mesh)
     return make_predict_step(graph), (*state, batch['image'])

@@ -43,10 +43,10 @@ def _main(argv):
         raise InputError('--model is missing')
     _gradio()
 
-    from m2snet_jax import mesh
+    from m2snet_jax import memory, mesh
 
     mesh.use_compilation_cache()
-    mesh.keep_freed_memory()
+    memory.keep_freed_memory()
     import numpy as np
 
     from m2snet_jax.predictor import load_model

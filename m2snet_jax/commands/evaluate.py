@@ -89,10 +89,11 @@ def _evaluate_model(model, config, sets, output):
     """Predicts and scores; returns no faults."""
     from ml_collections import ConfigDict
 
+    from m2snet_jax import memory
     from m2snet_jax import mesh as devices
 
     devices.use_compilation_cache()
-    devices.keep_freed_memory()
+    memory.keep_freed_memory()
     from m2snet_jax.config import to_json
     from m2snet_jax.data.datasets import open_dataset
     from m2snet_jax.evaluation import evaluate

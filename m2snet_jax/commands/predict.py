@@ -55,10 +55,10 @@ def _main(argv):
     images = find_images([*values.images, *words], output)
     check_config(config)
 
-    from m2snet_jax import mesh
+    from m2snet_jax import memory, mesh
 
     mesh.use_compilation_cache()
-    mesh.keep_freed_memory()
+    memory.keep_freed_memory()
     from m2snet_jax.evaluation.prediction import Writer, predict_files
     from m2snet_jax.predictor import load_model
 
