@@ -116,6 +116,18 @@ def test_search_where_the_compiler_refuses_and_memory_is_no_line():
     assert len(asked) == len(set(asked)) <= 6
 
 
+def test_search_halves_what_is_left_where_the_line_misleads():
+    """As with remat on a TPU: needs that grow slower and slower, and then a refusal, which names no size."""
+
+    def size_of(images):
+        return None if images > 126 else 200 * images if images < 72 else 14400 + 20 * (images - 72)
+
+    measure, asked = measured(size_of)
+    assert largest_batch(measure, confirm, 16000, 16) == (120, 128)
+    assert len(asked) == len(set(asked)) <= 8
+    assert all(images % 8 == 0 for images in asked)
+
+
 def test_search_goes_down_from_a_batch_that_does_not_fit():
     measure, _ = measured(lambda images: None if images > 9 else 100 * images)
     assert largest_batch(measure, confirm, 750, 16) == (7, 8)

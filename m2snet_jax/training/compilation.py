@@ -181,11 +181,12 @@ def _without_files(config):
     return config
 
 
-def largest_batch(estimate, fits, memory, start, attempts=6):
+def largest_batch(estimate, fits, memory, start, attempts=8):
     """Searches the largest number of images a device that fits; memory grows nearly as a straight line with it.
 
-    Two estimates give the line, the next ones look where it meets the memory. Above sixteen, only multiples of eight
-    are tried, since a TPU fills up to them. What is found is confirmed by `fits`, or else fewer images are.
+    Two estimates give the line, the next ones look where it meets the memory, or halfway where it has misled. Above
+    sixteen, only multiples of eight are tried, since a TPU fills up to them. What is found is confirmed by `fits`, or
+    else fewer images are.
 
     Args:
         estimate: images → bytes needed, None where the compiler refuses.
@@ -230,5 +231,6 @@ def _next_images(sizes, memory, low, high):
         (images0, size0), (images1, size1) = known
         slope = (size1 - size0) / (images1 - images0)
         guess = images1 + int((memory - size1) // slope) if slope > 0 else 2 * images1
-    guess = max(guess // grain * grain, (low // grain + 1) * grain)
-    return guess if high is None else min(guess, high - 1)
+    if high is not None and guess >= high:  # no line after all
+        guess = (low + high) // 2
+    return max(guess // grain * grain, (low // grain + 1) * grain)
