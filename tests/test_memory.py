@@ -42,6 +42,8 @@ from m2snet_jax import memory
 memory.LINUX = Path(sys.argv[1])
 if sys.argv[2] == 'traced':
     sys.settrace(lambda *_: None)
+if sys.argv[2] == 'monitored':
+    sys.monitoring.use_tool_id(sys.monitoring.DEBUGGER_ID, 'debugger')
 print(os.getpid(), flush=True)
 memory.restart_with_huge_pages()
 print(os.environ.get('GLIBC_TUNABLES'), sys.argv[2:], sys.flags.utf8_mode)
@@ -56,6 +58,10 @@ print(os.environ.get('GLIBC_TUNABLES'), sys.argv[2:], sys.flags.utf8_mode)
         ('always [madvise] never', 'a b', 'glibc.malloc.check=0', 'glibc.malloc.check=0:glibc.malloc.hugetlb=1'),
         ('always [madvise] never', 'a b', 'glibc.malloc.hugetlb=0', 'glibc.malloc.hugetlb=0'),
         ('always [madvise] never', 'traced', None, None),
+        pytest.param(
+            *('always [madvise] never', 'monitored', None, None),
+            marks=pytest.mark.skipif(not hasattr(sys, 'monitoring'), reason='Python 3.12 has it'),
+        ),
         ('[always] madvise never', 'a b', None, None),
         ('always madvise [never]', 'a b', None, None),
         (None, 'a b', None, None),

@@ -1,6 +1,7 @@
 """Times the steps of a config, its data pipeline and the scoring on this machine.
 
 python -m m2snet_jax benchmark --config=NAME [--what=KIND,…] [--batch=N] [--size=S] [--repeats=N] [--json]
+    [--distributed]
 
 inference, training (the default): one step. Compilation is timed apart, every timed run is waited for, and a 2048³
 float32 matrix product is timed beside, so that figures of other machines can be compared.
