@@ -2,7 +2,7 @@
 
 import sys
 
-from m2snet_jax.memory import restart_with_huge_pages
+from m2snet_jax.devices.memory import restart_with_huge_pages
 
 if __name__ == '__main__':
     restart_with_huge_pages()

@@ -1,15 +1,28 @@
 """Every config key once, with its meaning, unit, and the paper's and the released program's value.
 
-The other files in this folder start from this one and change a few lines. Any key can be changed on
-the command line: `--config.optimizer.peak=0.01`; the word `none` unsets an optional key.
+The other files in this folder start from this one and change a few lines. Any key can be changed on the command line:
+`--config.optimizer.peak_lr=0.01`; `none` unsets an optional key.
 "Released" is the authors' PyTorch program, "paper" the text of M2SNet (arXiv 2303.10894).
 """
 
 from ml_collections import ConfigDict, config_dict
 
 
-def get_config(variant=None):
-    """Returns the released recipe; `variant='paper'` follows the text where the two differ."""
+def get_config(variant: str | None = None, pretrained: bool = False) -> ConfigDict:
+    """Returns the released recipe, or a variant of it, with the dataset still to be named.
+
+    Args:
+        variant: 'paper' follows the text of the paper where it differs from the released program. 'small' is the scale
+            that two CPU cores learn in a quarter of an hour: 128 pixels, batch 8, no LossNet, random initial weights;
+            its scores are not comparable with published ones.
+        pretrained: start encoder and LossNet from ImageNet files, except in 'small'; they are downloaded once (see
+            m2snet_jax/weights/pretrained.py).
+
+    Raises:
+        ValueError: an unknown variant.
+    """
+    if variant not in (None, 'paper', 'small'):
+        raise ValueError(f'no variant {variant!r}: there are "paper" and "small"')
     config = ConfigDict()
 
     config.seed = 0  # initial weights, order, augmentation and sizes; never the test set (see data.seed)
@@ -18,12 +31,12 @@ def get_config(variant=None):
     config.steps = config_dict.placeholder(int)  # training steps; overrides epochs when set
     config.dtype = 'float32'  # convolutions in 'float32' or 'bfloat16' (released: float16 autocast)
     config.remat = False  # compute the encoder's stages again for the gradient instead of keeping them: less memory
-    config.accumulate = 1  # parts that a batch is worked on in, for less memory; batch norm sees each by itself
+    config.gradient_accumulation = 1  # parts of a batch, computed in turn to save memory; batch norm sees one at a time
     config.ema = config_dict.placeholder(float)  # decay of averaged weights, which are evaluated then; unset: none
-    config.recalibrate = 0  # batches over which running statistics are taken anew after training; released: none
+    config.precise_batch_norm = 0  # batches over which running statistics are measured after training; released: none
 
     # Which step's model is scored and loaded: 'last' (paper and released), or the one with the highest Dice after an
-    # epoch on the 'validation' split or on the 'test' sets. The latter flatters: every score sheet says so.
+    # epoch on the 'validation' split or on the 'test' sets. The latter flatters; every score sheet says so.
     config.select = 'last'
     config.select_on_test = False  # must be set for select='test'
 
@@ -33,7 +46,7 @@ def get_config(variant=None):
 
     # Share of training after which the two batch norms that all subtraction units share keep their statistics; 1 is
     # released: never. Each of their twenty calls is normalised by itself in training, by one statistic in evaluation.
-    config.model.fix_filters = 1.0
+    config.model.freeze_shared_norms_after = 1.0
     config.model.encoder_weights = config_dict.placeholder(str)  # start of the encoder: name, .pth or .safetensors file
     config.model.weights = config_dict.placeholder(str)  # start of the whole model: a run's folder or a file
 
@@ -44,12 +57,12 @@ def get_config(variant=None):
     config.loss.lossnet_size = 224  # side in pixels at which LossNet compares map and mask; released: 224
 
     config.optimizer = ConfigDict()
-    config.optimizer.peak = 0.05  # highest rate, reached in the middle of training; paper and released: 0.05
-    config.optimizer.encoder_factor = 1.0  # the encoder's rate as a share of the rest; released: 1.0, paper: 0.1
-    config.optimizer.freeze_stem = False  # leave the stem (conv1, bn1) as it starts; what the released filter meant
+    config.optimizer.peak_lr = 0.05  # highest learning rate, in the middle of training; paper and released: 0.05
+    config.optimizer.encoder_lr_factor = 1.0  # the encoder's learning rate ÷ the others'; released: 1.0, paper: 0.1
+    config.optimizer.freeze_stem = False  # do not train the stem (conv1, bn1), as the released filter was meant to
     config.optimizer.momentum = 0.9  # Nesterov momentum; paper and released: 0.9
     config.optimizer.weight_decay = 5e-4  # added to every gradient, batch norm and biases too; released: 5e-4
-    config.optimizer.scale_rate_with_batch = False  # rates × batch / 16, for larger batches; paper and released: no
+    config.optimizer.scale_lr_with_batch = False  # learning rates × batch / 16; paper and released: no
 
     config.data = ConfigDict()
     config.data.name = 'polyp'  # a file of m2snet_jax/data/datasets
@@ -57,15 +70,15 @@ def get_config(variant=None):
     config.data.size = 352  # side in pixels of training images before sizes, and of every test image; released: 352
     config.data.sizes = (224, 256, 288, 320, 352)  # sides in pixels, one drawn for each batch; released: these
     config.data.classes = 1  # foreground classes: 1 is binary; more: masks hold class indices, 0 is background
-    config.data.seed = 0  # what phantoms and splits are drawn from; `seed` never changes the test set
-    config.data.folds = 4  # folds that images are dealt to where data.fold is set; the paper's BUSI: k-fold
+    config.data.seed = 0  # of phantoms and splits; `seed` never changes the test set
+    config.data.folds = 4  # number of folds, used if data.fold is set; the paper's BUSI: k-fold
     config.data.fold = config_dict.placeholder(int)  # fold that is the test, the others train; busi, goals, folder
-    config.data.folds_file = config_dict.placeholder(str)  # table name,fold; unset: folds.csv beside the data, or dealt
-    config.data.group_duplicates = False  # near-duplicate images never go to different folds; busi, goals, folder
+    config.data.folds_file = config_dict.placeholder(str)  # table name,fold; unset: folds.csv beside the data, or drawn
+    config.data.group_duplicates = False  # near-duplicates are in the same fold; busi, goals, folder
     config.data.exclude = config_dict.placeholder(str)  # file of names, one a line, to leave out of training only
-    # Which of a scanner's numbers are shown, black to white, where DICOM and NIfTI files hold more than 8 bits: a
-    # window on a CT's Hounsfield units, 'lung' (centre -600, width 1500), 'mediastinum' (50, 350), 'abdomen' (50, 400),
-    # 'liver' (30, 150), 'bone' (400, 1800) or 'brain' (40, 80); 'CENTRE,WIDTH' in any units; 'file': each file's own.
+    # The range from black to white of DICOM and NIfTI files with more than 8 bits. In a CT's Hounsfield units: 'lung'
+    # (centre -600, width 1500), 'mediastinum' (50, 350), 'abdomen' (50, 400), 'liver' (30, 150), 'bone' (400, 1800),
+    # 'brain' (40, 80). In any units: 'CENTRE,WIDTH'. 'file': each file's own.
     config.data.window = config_dict.placeholder(str)
     config.data.validation = config_dict.placeholder(float)  # held out of training: a share, or a number from 1 on
     config.data.count = 200  # phantoms: images generated for training
@@ -77,7 +90,7 @@ def get_config(variant=None):
     config.log.every = 20  # steps between two lines of the log
     config.log.images = 4  # images whose maps are shown: ten times in training, and of each test set at the end
     config.log.tensorboard = True  # also write TensorBoard event files
-    config.log.wandb = False  # also tell Weights & Biases, which sends it out unless WANDB_MODE=offline
+    config.log.wandb = False  # also log to Weights & Biases, which sends data out unless WANDB_MODE=offline
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 200  # steps between two checkpoints; the last step is always saved
@@ -89,7 +102,13 @@ def get_config(variant=None):
 
     if variant == 'paper':
         config.loss.bce = 'weighted'
-        config.optimizer.encoder_factor = 0.1
-    elif variant is not None:
-        raise ValueError(f'no variant {variant!r}: there is only "paper"')
+        config.optimizer.encoder_lr_factor = 0.1
+    if variant == 'small':
+        config.data.size = 128
+        config.data.sizes = (96, 112, 128)
+        config.batch = 8
+        config.loss.lossnet = 0.0
+    elif pretrained:
+        config.model.encoder_weights = 'res2net50'
+        config.loss.lossnet_weights = 'vgg16'
     return config

@@ -4,24 +4,25 @@
 
 Small enough for a few dozen images and two CPU cores: 256 pixels a side, batches of 4, no LossNet, 13 CPU minutes
 for 30 images. The shared batch norms keep their statistics after three fifths, as in the quickstart, because a run of
-a few hundred steps is too short for them (`model.fix_filters`).
+a few hundred steps is too short for them (`model.freeze_shared_norms_after`).
 Masks are 0/255, 0/1, or class indices with `--config.data.classes`. About one image in five is kept for the
 test unless the folder has `train.txt` and `test.txt` (see m2snet_jax/data/datasets/folder.py). On a GPU and with more
 images, go up to the published size: `--config.data.size=352 --config.data.sizes='(224, 256, 288, 320, 352)'`.
 """
 
-from m2snet_jax.config import load_config
+from ml_collections import ConfigDict
+
+from m2snet_jax.config import load_file
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """Returns the config for a folder of one's own."""
-    config = load_config('default')
-    config.unlock()
+    config = load_file('default', 'get_config')[0]()
     config.data.name = 'folder'
     config.data.size = 256
     config.data.sizes = (224, 256)
     config.batch = 4
     config.epochs = 24
-    config.model.fix_filters = 0.6
+    config.model.freeze_shared_norms_after = 0.6
     config.loss.lossnet = 0.0
     return config

@@ -4,25 +4,26 @@ The names below are loaded when first used, so that `import m2snet_jax` and `--h
 """
 
 import importlib
+from typing import Any
 
 __version__ = '0.1.0'
 
 _HOMES = {
     'InputError': 'errors',
-    'LossNet': 'model.lossnet',
-    'M2SNet': 'model.m2snet',
-    'MSNet': 'model.m2snet',
-    'Predictor': 'predictor',
+    'LossNet': 'models.lossnet',
+    'M2SNet': 'models.m2snet',
+    'MSNet': 'models.m2snet',
+    'Predictor': 'prediction.predictor',
     'load_config': 'config',
-    'load_model': 'predictor',
-    'structure_loss': 'model.losses',
+    'load_model': 'prediction.predictor',
+    'structure_loss': 'models.losses',
     'train_and_evaluate': 'training.loop',
 }
 _ROOMS = ('metrics', 'weights')
-__all__ = [*_HOMES, *_ROOMS]
+__all__ = [*_HOMES, *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]  (loaded when first used)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f'{__name__}.{_HOMES[name]}'), name)
     if name in _ROOMS:
@@ -30,5 +31,5 @@ def __getattr__(name):
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})

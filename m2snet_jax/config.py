@@ -1,30 +1,39 @@
-"""Configs: find the file, load it, check it, and tell whether a run may go on under a changed one.
+"""Configs: find, load, check and compare them. `configs/default.py` documents the keys."""
 
-What every key means stands in `configs/default.py`.
-"""
-
+import difflib
 import importlib.util
 import inspect
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from m2snet_jax.errors import InputError
-from m2snet_jax.window import parse_window
 
-MINIMUM_SIZE = 33  # below it the coarsest of the five levels has a single pixel and batch norm nothing to average
-# A run may go on under other values of these: they do not change its result.
+MINIMUM_SIZE = 33  # below it the coarsest level has a single pixel, too few for batch norm
+# A run can be resumed with other values of these keys: they do not change its result.
 FREE_KEYS = ('data.root', 'data.cache', 'data.threads', 'log.', 'checkpoint.', 'evaluate.')
+# Names of version 0.1. They are translated where its run folders are read; a config file or a command line with an old
+# key is refused with the new one.
+RENAMED_KEYS = {
+    'accumulate': 'gradient_accumulation',
+    'recalibrate': 'precise_batch_norm',
+    'model.fix_filters': 'model.freeze_shared_norms_after',
+    'optimizer.peak': 'optimizer.peak_lr',
+    'optimizer.encoder_factor': 'optimizer.encoder_lr_factor',
+    'optimizer.scale_rate_with_batch': 'optimizer.scale_lr_with_batch',
+}
+RENAMED_PROTOCOLS = {'reference': 'released'}
 _FOLDERS = (Path(__file__).parent.parent / 'configs', Path(__file__).parent / 'configs')  # a checkout, a wheel
 
 
-def find_config(name, room=''):
-    """Returns the path of a config and its variant or None.
+def find_config(name: str, room: str = '') -> tuple[Path, str | None]:
+    """Returns the path of a config, and its variant if any.
 
-    Args:
-        name: `path/to/file.py[:variant]`, or the bare name of one of ours, as `kvasir[:variant]`.
-        room: folder within `configs` where bare names are looked for, as 'studies'.
+    The name is `path/to/file.py[:variant]`, or that of a file in `configs`, e.g. `kvasir[:variant]`, or in its
+    subfolder `room`, e.g. 'studies'.
     """
     stem, _, variant = name.partition(':')
     for path in (Path(stem), *(folder / room / f'{stem}.py' for folder in _FOLDERS)):
@@ -34,15 +43,10 @@ def find_config(name, room=''):
     raise InputError(f'--config={name}: no such file; give a path or one of {", ".join(known)}')
 
 
-def load_file(name, function, room=''):
-    """Returns the function of a config file, the file's path and the variant that `name` asks for, or None.
-
-    Args:
-        name, room: as in `find_config`.
-        function: its name, as 'get_config'.
-    """
+def load_file(name: str, function: str, room: str = '') -> tuple[Callable, Path, str | None]:
+    """Returns a function of a config file by its name, with the results of `find_config(name, room)`."""
     path, variant = find_config(name, room)
-    spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
+    spec: Any = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -57,27 +61,28 @@ def load_file(name, function, room=''):
     return found, path, variant
 
 
-def load_config(name, **overrides):
-    """Loads a config by path or bare name and returns it as a ConfigDict.
+def load_config(name: str, **overrides: Any) -> ConfigDict:
+    """Loads a config by path or name, as in `find_config`.
 
-    Args:
-        name: as in `find_config`.
-        **overrides: dotted keys as on the command line, `load_config('kvasir', **{'data.root': '…'})`.
+    The overrides are dotted keys as on the command line: `load_config('kvasir', **{'data.root': '…'})`.
     """
-    get_config, _, variant = load_file(name, 'get_config')
+    get_config, path, variant = load_file(name, 'get_config')
     try:
         config = get_config(variant) if variant else get_config()
     except ValueError as error:
         raise InputError(f'--config={name}: {error}') from None
+    if path.stem != 'default':
+        default = load_config('default')
+        for key in flatten(config):
+            check_key(key, default, str(path))
     for key, value in overrides.items():
-        if key not in flatten(config):
-            raise InputError(f'--config.{key}: no such key')
+        check_key(key, config)
         config.update_from_flattened_dict({key: value})
     return config.lock()
 
 
-def flatten(config, prefix=''):
-    """Returns {dotted key: value} of a nested config."""
+def flatten(config: ConfigDict | Mapping, prefix: str = '') -> dict[str, Any]:
+    """Returns the values of a nested config by dotted key."""
     flat = {}
     for key, value in config.items():
         nested = isinstance(value, (ConfigDict, dict))
@@ -85,29 +90,83 @@ def flatten(config, prefix=''):
     return flat
 
 
-def to_json(config):
-    """Returns the resolved config as a dict of plain JSON values (tuples become lists)."""
+def check_key(key: str, config: ConfigDict, where: str = '') -> None:
+    """Raises InputError for a dotted key that a config does not have.
+
+    `where` is the file that has the key, by default the command line.
+    """
+    known = flatten(config)
+    if key in known:
+        return
+    where = f'{where}: {key}' if where else f'--config.{key}'
+    if key in RENAMED_KEYS:
+        raise InputError(f'{where}: this key is now called {RENAMED_KEYS[key]}')
+    near = difflib.get_close_matches(key, known, 1)
+    hint = f'did you mean {near[0]}?' if near else 'the keys are listed in configs/default.py'
+    raise InputError(f'{where}: no such key; {hint}')
+
+
+def current_config(recorded: Mapping) -> dict[str, Any]:
+    """Returns a recorded config, of any version, with the current keys."""
+    nested = {}
+    for key, value in flatten(recorded).items():
+        *rooms, name = RENAMED_KEYS.get(key, key).split('.')
+        inner = nested
+        for room in rooms:
+            inner = inner.setdefault(room, {})
+        inner[name] = value
+    return nested
+
+
+def current_score_name(name: str) -> str:
+    """Returns the name of a score, '<set>/<protocol>/<name>' or a part of it, with the current name of the protocol."""
+    return '/'.join(RENAMED_PROTOCOLS.get(part, part) for part in name.split('/'))
+
+
+def current_sheet(value: Any) -> Any:
+    """Returns a score sheet, of any version, with the current names in the keys of every nested dict."""
+    if isinstance(value, list):
+        return [current_sheet(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        current_score_name(key): current_config(one) if key == 'config' and one else current_sheet(one)
+        for key, one in value.items()
+    }
+
+
+def read_record(run: str | Path) -> dict[str, Any]:
+    """Returns the `config.json` of a run's folder: config, manifest_hash and more; InputError if it cannot be read."""
+    run = Path(run)
+    try:
+        record = json.loads((run / 'config.json').read_text(encoding='utf-8'))
+        return {**record, 'config': current_config(record['config'])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f'{run}: holds no run (no readable config.json); name the folder of a run') from None
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """Returns the resolved config as plain JSON values (tuples become lists)."""
     return json.loads(json.dumps({key: config[key] for key in config}, default=lambda value: value.to_dict()))
 
 
-def changed_keys(config, recorded):
-    """Returns [(key, recorded value, value now)] of the keys that shape the result and differ.
+def changed_keys(config: Any, recorded: Mapping) -> list[tuple[str, Any, Any]]:
+    """Returns (key, recorded value, value now) of each key that shapes the result and differs.
 
-    Args:
-        config: the config now.
-        recorded: what `to_json` gave when the run began.
+    `recorded` is the result of `to_json` when the run began.
     """
-    # A key that is younger than the run had its default's meaning then.
+    # A key that the recorded config lacks, because it is newer, had the meaning of its default.
     now, before = flatten(to_json(config)), {**flatten(to_json(load_config('default'))), **flatten(recorded)}
     keys = [key for key in {**before, **now} if not key.startswith(FREE_KEYS)]
     return [(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
 
 
-def check_config(config):
-    """Raises InputError for the first key whose value cannot be used."""
+def check_values(config: Any) -> None:
+    """Raises InputError for the first key whose value is out of its range.
+
+    The names of models, encoders and windows are checked by `build.check_config`, which calls this.
+    """
     choices = {
-        'model.name': ('m2snet', 'msnet'),
-        'model.encoder': ('res2net14', 'res2net50', 'res2net101'),
         'loss.bce': ('mean', 'weighted'),
         'dtype': ('float32', 'bfloat16'),
         'select': ('last', 'validation', 'test'),
@@ -117,12 +176,12 @@ def check_config(config):
         'batch': 1,
         'epochs': 1,
         'steps': 1,
-        'accumulate': 1,
-        'recalibrate': 0,
+        'gradient_accumulation': 1,
+        'precise_batch_norm': 0,
         'loss.lossnet': 0,
         'loss.lossnet_size': 16,
-        'optimizer.peak': 0,
-        'optimizer.encoder_factor': 0,
+        'optimizer.peak_lr': 0,
+        'optimizer.encoder_lr_factor': 0,
         'optimizer.weight_decay': 0,
         'data.seed': 0,
         'data.size': MINIMUM_SIZE,
@@ -144,12 +203,13 @@ def check_config(config):
             raise InputError(f'--config.{key}={flat[key]}: must be at least {bound}')
     if not 0 <= config.optimizer.momentum < 1:
         raise InputError(f'--config.optimizer.momentum={config.optimizer.momentum}: must be from 0 up to 1')
-    if not 0 <= config.model.fix_filters <= 1:
-        raise InputError(f'--config.model.fix_filters={config.model.fix_filters}: must be from 0 to 1')
+    if not 0 <= config.model.freeze_shared_norms_after <= 1:
+        raise InputError(
+            f'--config.model.freeze_shared_norms_after={config.model.freeze_shared_norms_after}: must be from 0 to 1'
+        )
     if config.ema is not None and not 0 < config.ema < 1:
         raise InputError(f'--config.ema={config.ema}: must be between 0 and 1, as 0.999; none switches it off')
     _check_selection(config)
-    parse_window(config.data.window)
     if not config.data.sizes:
         raise InputError('--config.data.sizes is empty: give at least one size')
     for size in config.data.sizes:
@@ -159,8 +219,8 @@ def check_config(config):
         raise InputError('--config.log.wandb=True: wandb is not installed; pip install wandb, or leave it False')
 
 
-def _check_selection(config):
-    """Raises InputError where the model to score cannot, or should not, be chosen as asked."""
+def _check_selection(config: Any) -> None:
+    """Raises InputError if the model to score cannot, or should not, be chosen as `select` says."""
     if config.select == 'test' and not config.select_on_test:
         raise InputError(
             '--config.select=test: a model chosen on the test set has flattered scores; hold images out '
@@ -168,5 +228,7 @@ def _check_selection(config):
         )
     if config.select == 'validation' and config.data.validation is None:
         raise InputError('--config.select=validation: no images are held out; set --config.data.validation')
-    if config.select != 'last' and config.recalibrate:
-        raise InputError(f'--config.recalibrate={config.recalibrate}: only for the last step; set --config.select=last')
+    if config.select != 'last' and config.precise_batch_norm:
+        raise InputError(
+            f'--config.precise_batch_norm={config.precise_batch_norm}: only for the last step; set --config.select=last'
+        )

@@ -1,28 +1,24 @@
 """The one error that a user's own mistake raises."""
 
 import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 
 class InputError(ValueError):
     """Something the user gave (a flag, a config key, a file, a folder) cannot be used.
 
-    The message names the culprit, says what was found and what to do, in one line; only where files must be fetched by
-    hand does it go on with where they come from and where they belong.
-    Commands print it without a stack trace and exit with status 2.
+    The message says in one line what was found, where, and what to do; more lines follow only for files that must be
+    downloaded by hand. Commands print it without a stack trace and exit with status 2.
     """
 
 
 @contextlib.contextmanager
-def reading(path, kind, explain=lambda reason: None):
-    """Turns whatever goes wrong while a file is read into an InputError that names it.
+def reading(path: str | Path, kind: str, explain: Callable[[str], str | None] = lambda reason: None) -> Iterator[None]:
+    """Turns any error while a file is read, since libraries raise many kinds, into an InputError that names the file.
 
-    For libraries that raise nearly anything on a damaged file.
-
-    Args:
-        path: the file.
-        kind: what it is to be, as 'DICOM'.
-        explain: from the library's words, in one line, to what is said in their place; None where nothing better is
-            known.
+    `kind` is the expected format, e.g. 'DICOM'. `explain` takes a library's message, in one line, and returns a better
+    one or None.
     """
     try:
         yield

@@ -16,10 +16,10 @@ from m2snet_jax import InputError
 from m2snet_jax.__main__ import main
 from m2snet_jax.data import splits
 from m2snet_jax.data.datasets import open_dataset
-from m2snet_jax.evaluation.folders import find_images
-from m2snet_jax.evaluation.prediction import Writer, predict_files
-from m2snet_jax.images import addresses, read_image, read_mask
-from m2snet_jax.window import parse_window, windowed
+from m2snet_jax.images.formats import addresses, read_image, read_mask
+from m2snet_jax.images.windows import parse_window, windowed
+from m2snet_jax.prediction.folders import find_images, predict_files
+from m2snet_jax.prediction.writer import Writer
 
 pydicom = pytest.importorskip('pydicom', reason='an optional requirement: pip install .[clinic]')
 nibabel = pytest.importorskip('nibabel', reason='an optional requirement: pip install .[clinic]')
@@ -489,7 +489,7 @@ def test_a_folder_of_volumes(volumes, prepared):
             assert shown[marked].min() > levels(700, 500, 1000)
             assert shown[~marked].max() <= levels(700, 500, 1000)
     assert len({row['image_sha256'] for row in dataset.manifest}) == len(dataset.manifest)
-    places = {name: splits.place(name, 0) for name in units_of(train + test) if name != 'slice'}
+    places = {name: splits.hash_fraction(name, 0) for name in units_of(train + test) if name != 'slice'}
     assert units_of(test) - {'slice'} == {name for name, place in places.items() if place < 0.2}
     other = open_dataset(config_of('folder', volumes, **{'data.window': '300,1000'}))
     assert not np.array_equal(other.train[0]['image'], dataset.train[0]['image'])

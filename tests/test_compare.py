@@ -10,6 +10,7 @@ from scipy import stats
 from m2snet_jax import InputError, metrics
 from m2snet_jax.__main__ import main
 from m2snet_jax.evaluation.comparison import compare_means, compare_runs
+from m2snet_jax.metrics.statistics import interval, resample, signed_rank, stack, subtract
 
 
 def masks_and_maps(quality, seed=0, count=12):
@@ -39,7 +40,8 @@ def write_run(folder, pairs, names=None, test_set='test'):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    (folder / 'scores' / 'summary.json').write_text(json.dumps({'warnings': [f'beware of {folder.name}']}))
+    summary = {'warnings': [f'beware of {folder.name}'], 'scores': {}}
+    (folder / 'scores' / 'summary.json').write_text(json.dumps(summary))
     return scores
 
 
@@ -50,21 +52,27 @@ def runs(tmp_path):
     return tmp_path / 'worse', tmp_path / 'better', worse, better
 
 
-def test_the_figures_are_those_of_the_metrics_room(runs):
-    first, second, worse, better = runs
+@pytest.mark.parametrize('protocol', ['released', 'pranet', 'hard'])
+def test_figures_and_intervals_are_those_of_the_score_sheets(runs, protocol):
+    first, second, *scores = runs
+    lists = [[one[protocol] for one in run] for run in scores]
+    before, after = (metrics.aggregate(run, protocol) for run in lists)
+    lesions = np.array([one['hard']['TP'] + one['hard']['FN'] > 0 for one in scores[0]])
+    chosen = lesions if protocol == 'hard' else np.ones(len(lesions), bool)
+    stacked = [{name: values[chosen] for name, values in stack(run).items()} for run in lists]
+    clusters = np.arange(chosen.sum())
+    drawn = resample(stacked, protocol, clusters, 300, 3, 'keep')
     table = compare_runs(first, second, resamples=300, seed=3)['test']
     assert (table['images'], table['resampled']) == (12, 'images')
-    for protocol in ('reference', 'pranet'):
-        lists = ([one[protocol] for one in scores] for scores in (worse, better))
-        expected = metrics.compare(*lists, protocol, resamples=300, seed=3)
-        for name, row in table['scores'].items():
-            if name.startswith(protocol):
-                mine = expected[name.partition('/')[2]]
-                assert row == pytest.approx(mine, abs=1e-12, nan_ok=True), name
-    hard = metrics.compare([one['hard'] for one in worse], [one['hard'] for one in better], 'hard')
-    row = table['scores']['hard/Dice']
-    for key in ('first', 'second', 'difference', 'p_value'):
-        assert row[key] == pytest.approx(hard['Dice'][key])
+    rows = {name.partition('/')[2]: row for name, row in table['scores'].items() if name.startswith(f'{protocol}/')}
+    assert {'Dice', 'meanDic'} & set(rows)
+    for name, row in rows.items():
+        difference = float(subtract(after[name], before[name]))
+        low, high = interval(difference, subtract(drawn[1][name], drawn[0][name]), clusters, 0.95)
+        pair = (np.array([one[name] for one in run])[chosen] for run in lists)
+        p_value = signed_rank(subtract(*pair), clusters, False)
+        expected = {'first': before[name], 'second': after[name], 'difference': difference, 'low': low, 'high': high}
+        assert row == pytest.approx({**expected, 'p_value': p_value}, abs=1e-12, nan_ok=True), name
 
 
 def test_a_better_run_is_found_better_and_maxima_are_left_out(runs):
@@ -72,9 +80,9 @@ def test_a_better_run_is_found_better_and_maxima_are_left_out(runs):
     scores = compare_runs(first, second)['test']['scores']
     assert scores['hard/Dice']['low'] > 0
     assert scores['hard/Dice']['p_value'] < 0.01
-    assert scores['reference/MAE']['high'] < 0
-    assert np.isnan(scores['reference/BER']['difference'])  # the image without a lesion has none
-    assert not {'reference/maxF', 'pranet/maxDic', 'hard/count'} & set(scores)
+    assert scores['released/MAE']['high'] < 0
+    assert np.isnan(scores['released/BER']['difference'])  # the image without a lesion has none
+    assert not {'released/maxF', 'pranet/maxDic', 'hard/count'} & set(scores)
 
 
 def test_wilcoxon_and_the_interval_are_scipys():
@@ -144,10 +152,24 @@ def test_the_command(runs, capsys):
     assert 'hard/Dice' in out
     assert main(['', 'compare', str(first), str(second), '--resamples=100', '--json']) == 0
     table = json.loads(capsys.readouterr().out)
-    assert table['test']['scores']['reference/BER']['first'] == 'nan'
+    assert table['test']['scores']['released/BER']['first'] == 'nan'
     for arguments in ([str(first)], [str(first), 'nowhere'], [str(first), str(second), '--resamples=0']):
         assert main(['', 'compare', *arguments]) == 2
         assert capsys.readouterr().err.startswith('error: ')
     with pytest.raises(SystemExit):
         main(['', 'compare', '--help'])
     assert '--resamples' in capsys.readouterr().out
+
+
+def test_a_score_that_one_sheet_lacks_is_left_out(runs):
+    first, second, *_ = runs
+    path = first / 'scores' / 'per_image.csv'
+    with path.open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    with path.open('w', newline='') as file:
+        writer = csv.DictWriter(file, [key for key in rows[0] if key != 'hard/accuracy'], extrasaction='ignore')
+        writer.writeheader()
+        writer.writerows(rows)
+    scores = compare_runs(first, second, resamples=10)['test']['scores']
+    assert 'hard/accuracy' not in scores
+    assert {'hard/Dice', 'released/MAE', 'pranet/meanDic'} <= scores.keys()

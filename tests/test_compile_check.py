@@ -10,16 +10,17 @@ import jax
 import pytest
 from flax import nnx
 
-from m2snet_jax import mesh as devices
+from m2snet_jax.benchmark.layouts import time_layouts
+from m2snet_jax.build import build_model
 from m2snet_jax.commands.benchmark import main as benchmark
 from m2snet_jax.commands.compile_check import global_batch, main
 from m2snet_jax.config import load_config
+from m2snet_jax.devices.mesh import make_mesh
 from m2snet_jax.errors import InputError
-from m2snet_jax.training.chips import CHIPS
-from m2snet_jax.training.collectives import count_collectives
-from m2snet_jax.training.compilation import compile_step, largest_batch, lower_step
-from m2snet_jax.training.loop import build_model
-from m2snet_jax.training.scaling import measure, scaling
+from m2snet_jax.planning.chips import CHIPS
+from m2snet_jax.planning.collectives import count_collectives
+from m2snet_jax.planning.compilation import compile_step, largest_batch, lower_step
+from m2snet_jax.planning.scaling import scaling
 
 TPU = """\
 HloModule jit_train_step, is_scheduled=true
@@ -182,9 +183,9 @@ def test_one_chip_loses_nothing_and_a_busier_chip_more():
 
 
 def test_a_layout_that_fails_says_so_in_one_line(monkeypatch):
-    monkeypatch.setattr('m2snet_jax.training.scaling.LAYOUTS', ((1, 2),))
+    monkeypatch.setattr('m2snet_jax.benchmark.layouts.LAYOUTS', ((1, 2),))
     with pytest.raises(InputError, match=r'1 process\(es\) with 2 device\(s\): --config.batch=3: must be divisible by'):
-        measure(['--config=quickstart', '--batch=3'])
+        time_layouts(['--config=quickstart', '--batch=3'])
 
 
 @pytest.mark.slow
@@ -200,11 +201,11 @@ def test_scaling_is_measured_in_every_layout(capsys):
 
 
 @pytest.mark.parametrize(
-    ('asked', 'of_config', 'accumulate', 'chips', 'batch'),
+    ('asked', 'of_config', 'gradient_accumulation', 'chips', 'batch'),
     [(None, 16, 1, 4, 16), (None, 16, 1, 256, 4096), (512, 16, 1, 256, 512), (None, 16, 2, 16, 256)],
 )
-def test_batch_is_the_configs_or_as_many_on_each_chip(asked, of_config, accumulate, chips, batch):
-    config = load_config('kvasir', batch=of_config, accumulate=accumulate)
+def test_batch_is_the_configs_or_as_many_on_each_chip(asked, of_config, gradient_accumulation, chips, batch):
+    config = load_config('kvasir', batch=of_config, gradient_accumulation=gradient_accumulation)
     assert global_batch(asked, config, chips) == batch
 
 
@@ -256,7 +257,7 @@ VGG = 7_635_264  # parameters of VGG-16 up to relu4_3
 def test_the_real_step_is_compiled_once_and_its_arguments_are_state_lossnet_and_batch(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     config = load_config('kvasir', **SMALL)
-    lowered = lower_step('training', config, devices.make_mesh(), 2, 48)
+    lowered = lower_step('training', config, make_mesh(), 2, 48)
     begun = []
     figures = compile_step(lowered, 10**9, 'here', begun.append)
     with config.unlocked():
@@ -302,12 +303,12 @@ ON_FOUR = """
 import dataclasses, json, sys
 import jax
 jax.config.update('jax_num_cpu_devices', 4)
-from m2snet_jax import mesh as devices
 from m2snet_jax.config import load_config
-from m2snet_jax.training.compilation import compile_step, lower_step
+from m2snet_jax.devices.mesh import make_mesh
+from m2snet_jax.planning.compilation import compile_step, lower_step
 config = load_config('kvasir', **json.loads(sys.argv[1]))
 for kind in ('training', 'prediction'):
-    lowered = lower_step(kind, config, devices.make_mesh(), 8, 48)
+    lowered = lower_step(kind, config, make_mesh(), 8, 48)
     print(json.dumps(dataclasses.asdict(compile_step(lowered, 1e12, 'here'))))
 """
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from m2snet_jax import InputError, load_config
-from m2snet_jax.commands import config_name, parse
-from m2snet_jax.config import changed_keys, check_config, find_config, flatten, to_json
+from m2snet_jax.build import check_config
+from m2snet_jax.commands import parse, run_name
+from m2snet_jax.config import changed_keys, find_config, flatten, to_json
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
@@ -31,7 +32,7 @@ def test_the_recipes_have_a_paper_variant_that_differs_where_the_text_does():
     changed = changed_keys(load_config('kvasir:paper'), to_json(load_config('kvasir')))
     assert {key: (before, now) for key, before, now in changed} == {
         'loss.bce': ('mean', 'weighted'),
-        'optimizer.encoder_factor': (1.0, 0.1),
+        'optimizer.encoder_lr_factor': (1.0, 0.1),
     }
 
 
@@ -73,11 +74,11 @@ def test_a_file_by_path_and_by_bare_name():
     path = ROOT / 'configs' / 'kvasir.py'
     assert find_config(f'{path}:paper')[1] == 'paper'
     assert find_config('kvasir')[0].samefile(path)
-    assert config_name(['train', '--config=kvasir:paper']) == 'kvasir-paper'
+    assert run_name('kvasir:paper') == 'kvasir-paper'
 
 
 def command_line(*arguments):
-    config, _, _ = parse(['train', *arguments], 'about')
+    config = parse(['train', *arguments], 'about').config
     return config
 
 
@@ -99,8 +100,10 @@ def test_keys_and_root_on_the_command_line():
         (['--config=nowhere'], '--config=nowhere: no such file'),
         (['--config=kvasir:nothing'], "no variant 'nothing'"),
         (['--config=quickstart:small'], 'has no variants'),
-        (['--config=quickstart', '--config.optimizer.peek=1'], 'no such key; did you mean optimizer.peak'),
+        (['--config=quickstart', '--config.optimizer.peek=1'], 'no such key; did you mean optimizer.peak_lr'),
         (['--config=quickstart', '--config.nonsense=1'], '--config.nonsense: no such key'),
+        (['--config=quickstart', '--config.optimizer.peak=1'], 'this key is now called optimizer.peak_lr'),
+        (['--config=quickstart', '--config.recalibrate=none'], 'this key is now called precise_batch_norm'),
         (['--config=quickstart', '--config.batch=many'], '--config.batch=many'),
         (['--config=quickstart', '--config.batch=none'], '--config.batch=none: this key cannot be unset'),
         (['--config=quickstart', '--nonsense=1'], "Unknown command line flag 'nonsense'"),
@@ -126,7 +129,7 @@ def test_bad_command_lines_are_one_line(arguments, message):
         ('optimizer.momentum', 1.0, 'must be from 0 up to 1'),
         ('seed', -1, 'must be at least 0'),
         ('ema', 1.0, 'must be between 0 and 1'),
-        ('accumulate', 0, 'must be at least 1'),
+        ('gradient_accumulation', 0, 'must be at least 1'),
         ('select', 'best', 'must be one of last, validation, test'),
         ('select', 'test', 'insist with --config.select_on_test=true'),
         ('select', 'validation', 'set --config.data.validation'),

@@ -5,13 +5,13 @@ import struct
 
 import numpy as np
 import pytest
-from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from m2snet_jax import load_config, load_model
 from m2snet_jax.__main__ import main
-from m2snet_jax.config import check_config, to_json
-from m2snet_jax.predictor import create_model
+from m2snet_jax.build import check_config, create_model
+from m2snet_jax.config import to_json
+from m2snet_jax.models.model_weights import split_model
 from m2snet_jax.weights import checkpoint, state_dict, trained_config
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
@@ -94,8 +94,7 @@ def test_one_checkpoint_of_many(tmp_path):
     models = [create_model('msnet', 'res2net14', seed=seed) for seed in (1, 2)]
     checkpoints = checkpoint.Checkpoints(tmp_path / 'run' / 'checkpoints')
     for step, model in enumerate(models, start=5):
-        _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-        checkpoints.save_model(step, params, batch_stats)
+        checkpoints.save_model(step, split_model(model)[1])
     checkpoints.close()
     config = {'config': {'model': {'name': 'msnet', 'encoder': 'res2net14'}, 'data': {'classes': 1, 'size': 64}}}
     (tmp_path / 'run' / 'config.json').write_text(json.dumps(config))
@@ -127,7 +126,7 @@ REFUSED = {
     'no run': (['{folder}', '{folder}/a'], 'holds no run'),
     'other model': (['{source}', '{folder}/a', '--config.model.name=msnet'], 'source.safetensors: the weights do not'),
     'unknown model': (['{source}', '{folder}/a', '--config.model.name=net'], '--config.model.name=net: must be one of'),
-    'classifier': (['{source}', '{folder}/a', '--classifier'], 'only a .safetensors file has room'),
+    'classifier': (['{source}', '{folder}/a', '--classifier'], 'only a .safetensors file can hold it'),
     'config of a run': (['{folder}', '{folder}/a', '--config=kvasir'], 'knows its own config'),
     'broken': (['{folder}/broken.pth', '{folder}/a'], 'broken.pth: '),
 }
@@ -157,7 +156,8 @@ def test_a_failure_while_writing_leaves_nothing(target, source, tmp_path, monkey
     monkeypatch.setattr(checkpoint.Checkpoints, 'save_model', fail)
     monkeypatch.setattr('pathlib.Path.write_bytes', fail)
     assert convert(source, tmp_path / target, *SMALL) == 2
-    assert f'{target}: cannot be written (No space left on device)' in capsys.readouterr().err
+    named = target if target.endswith('.safetensors') else f'{target}/config.json'
+    assert f'{named}: cannot be written (No space left on device)' in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -174,7 +174,7 @@ def test_how_a_model_was_trained_is_known_of_a_run_alone(source, tmp_path):
     run, model = tmp_path / 'run', create_model('msnet', 'res2net14')
     config = load_config('quickstart', **{'model.name': 'msnet', 'model.encoder': 'res2net14'})
     checkpoints = checkpoint.Checkpoints(run / 'checkpoints')
-    checkpoints.save_model(1, *nnx.split(model, nnx.Param, nnx.BatchStat)[1:])
+    checkpoints.save_model(1, split_model(model)[1])
     checkpoints.close()
     (run / 'config.json').write_text(json.dumps({'config': to_json(config)}))
     assert convert(run, tmp_path / 'copy') == 0

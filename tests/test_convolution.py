@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from m2snet_jax.model.convolution import WIDE, convolve, convolve_frozen
-from m2snet_jax.model.layers import max_pool
+from m2snet_jax.models.kernels import WINOGRAD_CHANNELS, convolve, convolve_frozen, max_pool
 
 pytestmark = pytest.mark.usefixtures('float64')
 
@@ -17,12 +16,14 @@ def plain(x, kernel, stride=1):
     return lax.conv_general_dilated(x, kernel, (stride,) * 2, padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
-def values_and_gradients(function, x, kernel, gradient):
-    def run(x, kernel, gradient):
-        y, pull = jax.vjp(function, x, kernel)
-        return y, *pull(gradient)
+def values_and_gradients(function, x, kernel, dy):
+    """Returns y, dx and dkernel."""
 
-    return jax.jit(run)(x, kernel, gradient)
+    def run(x, kernel, dy):
+        y, pullback = jax.vjp(function, x, kernel)
+        return y, *pullback(dy)
+
+    return jax.jit(run)(x, kernel, dy)
 
 
 def random(*shape, dtype=np.float64):
@@ -35,29 +36,30 @@ def random(*shape, dtype=np.float64):
 )
 def test_a_convolution_and_its_gradients_are_those_of_autodiff(size, stride, inputs, outputs):
     x, kernel = random(2, 7, 10, inputs), random(size, size, inputs, outputs)
-    gradient = random(*plain(x, kernel, stride).shape)
-    ours = values_and_gradients(lambda x, kernel: convolve(x, kernel, stride), x, kernel, gradient)
-    theirs = values_and_gradients(lambda x, kernel: plain(x, kernel, stride), x, kernel, gradient)
-    for a, b in zip(ours, theirs, strict=True):
+    dy = random(*plain(x, kernel, stride).shape)
+    found = values_and_gradients(lambda x, kernel: convolve(x, kernel, stride), x, kernel, dy)
+    truth = values_and_gradients(lambda x, kernel: plain(x, kernel, stride), x, kernel, dy)
+    for a, b in zip(found, truth, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.std(b) * inputs)
 
 
 @pytest.mark.parametrize(('dtype', 'bound'), [('float64', 1e-12), ('float32', 1e-4)])
 @pytest.mark.parametrize(
     ('height', 'width', 'inputs', 'outputs'),
-    [(8, 8, WIDE, WIDE), (3, 7, WIDE, 130), (1, 1, 130, WIDE), (6, 5, WIDE, 8), (6, 5, 3, WIDE)],
+    [(8, 8, 128, 128), (3, 7, 128, 130), (1, 1, 130, 128), (6, 5, 128, 8), (6, 5, 3, 128)],
 )
 def test_a_frozen_convolution_is_the_plain_one_to_rounding(height, width, inputs, outputs, dtype, bound):
     x, kernel = random(2, height, width, inputs, dtype=dtype), random(3, 3, inputs, outputs, dtype=dtype)
-    gradient = random(2, height, width, outputs, dtype=dtype)
-    truth = values_and_gradients(plain, *(array.astype(np.float64) for array in (x, kernel, gradient)))
-    for a, b in zip(values_and_gradients(convolve_frozen, x, kernel, gradient), truth, strict=True):
+    dy = random(2, height, width, outputs, dtype=dtype)
+    truth = values_and_gradients(plain, *(array.astype(np.float64) for array in (x, kernel, dy)))
+    for a, b in zip(values_and_gradients(convolve_frozen, x, kernel, dy), truth, strict=True):
         assert a.dtype == dtype
         np.testing.assert_allclose(a, b, rtol=0, atol=bound * np.std(b))
 
 
-def test_programs_for_other_machines_hold_the_plain_convolution_alone():
-    x, kernel = jnp.ones((1, 8, 8, WIDE), jnp.float32), jnp.ones((3, 3, WIDE, WIDE), jnp.float32)
+def test_programs_for_accelerators_hold_only_the_plain_convolution():
+    x = jnp.ones((1, 8, 8, WINOGRAD_CHANNELS), jnp.float32)
+    kernel = jnp.ones((3, 3, WINOGRAD_CHANNELS, WINOGRAD_CHANNELS), jnp.float32)
     counts = {}
     for platform in ('cpu', 'cuda', 'tpu'):
         text = jax.jit(convolve_frozen).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
@@ -82,13 +84,14 @@ def test_max_pool_and_its_gradient_are_those_of_reduce_window(size, stride, padd
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, size, size, 1), (1, stride, stride, 1), pads)
 
     x = random(2, 9, 8, 3)
-    ours, theirs = (jax.vjp(pool, x) for pool in (lambda x: max_pool(x, size, stride, padding), windows))
-    np.testing.assert_array_equal(ours[0], theirs[0])
-    gradient = random(*ours[0].shape)
-    np.testing.assert_allclose(ours[1](gradient)[0], theirs[1](gradient)[0], rtol=1e-12, atol=1e-14)
+    y, pullback = jax.vjp(lambda x: max_pool(x, size, stride, padding), x)
+    truth, true_pullback = jax.vjp(windows, x)
+    np.testing.assert_array_equal(y, truth)
+    dy = random(*y.shape)
+    np.testing.assert_allclose(pullback(dy)[0], true_pullback(dy)[0], rtol=1e-12, atol=1e-14)
 
 
-def test_max_pool_hands_on_what_is_not_a_number_while_training():
+def test_max_pool_propagates_nan_in_training():
     x = random(1, 4, 4, 2)
     x[0, 1, 1, 0] = np.nan
     y, _ = jax.vjp(lambda x: max_pool(x, 2, 2), x)

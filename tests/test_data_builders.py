@@ -385,5 +385,5 @@ def test_configs(name, epochs, small_epochs):
     assert (released.epochs, paper.epochs, small.epochs) == (epochs, epochs, small_epochs)
     assert (released.loss.bce, paper.loss.bce, small.loss.bce) == ('mean', 'weighted', 'mean')
     assert (small.data.size, small.data.sizes, small.batch, small.loss.lossnet) == (128, (96, 112, 128), 8, 0)
-    assert small.optimizer.peak == (0.02 if name == 'busi' else 0.05)
+    assert small.optimizer.peak_lr == (0.02 if name == 'busi' else 0.05)
     assert {config.data.classes for config in (released, paper, small)} == {3 if name == 'goals' else 1}

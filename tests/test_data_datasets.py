@@ -7,8 +7,8 @@ import pytest
 import tensorflow_datasets as tfds
 from data_trees import assert_refused, config_of, image_of, make_folder, make_pairs, mask_of, names_of, write
 
-from m2snet_jax.data import records
 from m2snet_jax.data.datasets import open_dataset, phantoms
+from m2snet_jax.data.source import Source, mask_levels
 from m2snet_jax.errors import InputError
 
 
@@ -451,7 +451,7 @@ def test_bad_polyps(tmp_path, prepared):
     ],
 )
 def test_mask_levels(values, classes, expected):
-    mask = records.mask_levels(np.array([values], np.uint8), 'a.png', records.Source(name='', classes=classes))
+    mask = mask_levels(np.array([values], np.uint8), 'a.png', Source('', '', {}, classes=classes))
     assert mask.dtype == np.uint8
     assert mask.tolist() == [expected]
 
@@ -459,4 +459,4 @@ def test_mask_levels(values, classes, expected):
 @pytest.mark.parametrize(('values', 'classes'), [([0, 1, 2], 1), ([0, 100], 1), ([0, 1, 3], 2), ([0, 255], 2)])
 def test_mask_levels_refused(values, classes):
     with pytest.raises(InputError, match=r'^a\.png: .*data\.classes'):
-        records.mask_levels(np.array([values], np.uint8), 'a.png', records.Source(name='', classes=classes))
+        mask_levels(np.array([values], np.uint8), 'a.png', Source('', '', {}, classes=classes))

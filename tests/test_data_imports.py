@@ -23,7 +23,7 @@ def test_no_file_imports_tensorflow_or_torch(path):
 def test_the_data_room_runs_without_tensorflow(tmp_path):
     program = """
 import sys
-import m2snet_jax.data.datasets as datasets, m2snet_jax.data.inspection, m2snet_jax.data.throughput
+import m2snet_jax.data.datasets as datasets, m2snet_jax.data.inspection, m2snet_jax.benchmark.throughput
 from m2snet_jax.config import load_config
 config = load_config('quickstart', **{'data.count': 2, 'data.test_count': 1})
 dataset = datasets.open_dataset(config)

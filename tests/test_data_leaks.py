@@ -5,23 +5,23 @@ from types import SimpleNamespace
 from m2snet_jax.data.leaks import exclusion_lists
 
 
-def look(name, split, label):
+def check(name, split, label):
     return SimpleNamespace(name=name, split=split, label=label)
 
 
 def test_whole_groups_are_named_and_the_control_has_as_many_of_each_label():
-    looks = [look(f'test{k}', 'test', 'a') for k in range(3)] + [look('normal', 'normal', 'n')]
+    checks = [check(f'test{k}', 'test', 'a') for k in range(3)] + [check('normal', 'normal', 'n')]
     groups = [0, 1, 2, 3]
     # Two of group 0, one of group 3, one that is near to a validation image only; the rest alone.
-    looks += [look('near1', 'train', 'a'), look('near2', 'train', 'b'), look('near3', 'train', 'a')]
-    looks += [look('held', 'validation', 'a'), look('kept', 'train', 'a'), look('out', 'excluded', 'a')]
+    checks += [check('near1', 'train', 'a'), check('near2', 'train', 'b'), check('near3', 'train', 'a')]
+    checks += [check('held', 'validation', 'a'), check('kept', 'train', 'a'), check('out', 'excluded', 'a')]
     groups += [0, 0, 3, 4, 4, 0]
-    looks += [look(f'{label}{k}', 'train', label) for label in 'ab' for k in range(20)]
+    checks += [check(f'{label}{k}', 'train', label) for label in 'ab' for k in range(20)]
     groups += range(5, 45)
-    lists = exclusion_lists(looks, groups, seed=0)
+    lists = exclusion_lists(checks, groups, seed=0)
     assert lists['near_duplicates'] == ['near1', 'near2', 'near3']
     control = lists['control']
     assert sorted(name[0] for name in control if name != 'kept') + ['a'] * ('kept' in control) == ['a', 'a', 'b']
     assert not set(control) & {'near1', 'near2', 'near3', 'held', 'out'}
-    assert control == exclusion_lists(looks, groups, seed=0)['control']
-    assert len({tuple(exclusion_lists(looks, groups, seed)['control']) for seed in range(5)}) > 1
+    assert control == exclusion_lists(checks, groups, seed=0)['control']
+    assert len({tuple(exclusion_lists(checks, groups, seed)['control']) for seed in range(5)}) > 1

@@ -7,7 +7,7 @@ from data_trees import assert_refused, config_of, image_of, make_folder, make_pa
 
 from m2snet_jax.data import splits
 from m2snet_jax.data.datasets import open_dataset
-from m2snet_jax.data.files import Pair
+from m2snet_jax.data.pairs import Pair
 from m2snet_jax.errors import InputError
 
 
@@ -38,14 +38,14 @@ def test_deal_gives_equal_folds_with_equal_shares(folds):
     pairs = [Pair(f'a{number}', None, (), 'a') for number in range(43)]
     pairs += [Pair(f'b{number}', None, (), 'b') for number in range(22)]
     data = config_of('busi', **{'data.folds': folds}).data
-    dealt = splits.deal(pairs, data)
+    dealt = splits.deal_folds(pairs, data)
     assert list(dealt) != [pair.name for pair in pairs]
     assert set(dealt) == {pair.name for pair in pairs}
     for label, count in (('a', 43), ('b', 22)):
         sizes = Counter(fold for name, fold in dealt.items() if name.startswith(label))
         assert set(sizes) == set(range(folds))
         assert all(count // folds <= size <= -(-count // folds) for size in sizes.values())
-    assert splits.deal(list(reversed(pairs)), data) == dealt
+    assert splits.deal_folds(list(reversed(pairs)), data) == dealt
 
 
 def test_groups_of_near_duplicates_are_dealt_whole(tmp_path):

@@ -1,9 +1,9 @@
 import cv2
 import numpy as np
 
+from m2snet_jax.benchmark.throughput import StandIn, time_batches
 from m2snet_jax.config import load_config
 from m2snet_jax.data.datasets.phantoms import phantom
-from m2snet_jax.data.throughput import StandIn, measure
 
 
 def test_stand_ins_are_enlarged_phantoms_decoded_at_every_access():
@@ -27,7 +27,7 @@ def test_measure_decodes_once_from_the_cache_and_every_time_without_it():
             return super().__getitem__(index)
 
     source = Counted(count=8, size=(90, 70))
-    result = measure(source, config, batches=10)
+    result = time_batches(source, config, batches=10)
     assert (result['images'], result['height'], result['width'], result['size'], result['batch']) == (8, 90, 70, 40, 4)
     assert set(result['images_per_second']) == {'cached', 'decoded'}
     assert all(rate > 0 for rate in result['images_per_second'].values())

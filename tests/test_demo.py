@@ -15,7 +15,7 @@ from tiny_models import ARGUMENTS, write_model
 
 from m2snet_jax import InputError, load_config, load_model
 from m2snet_jax.__main__ import main
-from m2snet_jax.commands.demo import drawn, predicted
+from m2snet_jax.demo.interface import drawn, predicted
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
 

@@ -1,6 +1,6 @@
-"""What the pages say is so: commands are understood or run, blocks of Python run, links lead somewhere.
+"""The pages: commands are parsed or run, blocks of Python run, links, file names and published figures are right.
 
-A command that cannot run here stands in a block with `<!-- not run: REASON -->` on the line above.
+A command that cannot run here is in a block with `<!-- not run: REASON -->` on the line above.
 """
 
 import importlib
@@ -26,8 +26,8 @@ from torch_files import dict_of, storage, tensor, write_zip
 
 from m2snet_jax import commands
 from m2snet_jax.__main__ import main
-from m2snet_jax.config import check_config
-from m2snet_jax.predictor import create_model
+from m2snet_jax.build import check_config, create_model
+from m2snet_jax.evaluation.published import published
 from m2snet_jax.weights import state_dict
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
@@ -40,10 +40,10 @@ FENCE = re.compile(r'(?:<!-- not run: ([^\n]+) -->\n)?^```(\w*)\n(.*?)^```$', re
 PYTHON = re.compile(r'(?:\S*/)?python3? (?:train\.py|-m m2snet_jax) ?')
 TINY = ['--config.model.encoder=res2net14', '--config.data.size=48', '--config.evaluate.bootstrap=20']
 TRAINING = ['--config.batch=2', '--config.steps=2', '--config.data.sizes=(48,)', '--config.loss.lossnet=0']
-# The commands that run here, quick ones and slow ones; the others are only understood, and have tests of their own.
+# The commands that run here, quick ones and slow ones. The others are only parsed, and have tests of their own.
 QUICK = ('compare', 'convert', 'evaluate', 'export', 'predict', 'report', 'validate')
 SLOW = ('train', 'benchmark')
-# Pages whose commands need more than the folder below, and the tests that run them; here they are understood only.
+# Pages whose commands need more than the folder below, and the tests that run them; here they are parsed only.
 ELSEWHERE = {'docs/clinic.md': 'test_clinic.py'}
 
 
@@ -90,8 +90,8 @@ for block, _, words in COMMANDS:
 NAMES = [f'{page}: {" ".join(words)}' for page, _, words in OURS]
 
 
-class Understood(BaseException):
-    """Raised in place of what follows when a command line has been read."""
+class Parsed(BaseException):
+    """Raised in place of what a command does once its command line is parsed."""
 
 
 @pytest.mark.parametrize(('page', 'not_run', 'words'), OURS, ids=NAMES)
@@ -99,20 +99,14 @@ def test_every_command_is_understood(page, not_run, words, monkeypatch):
     monkeypatch.chdir(ROOT)
     module = importlib.import_module(f'm2snet_jax.commands.{words[0].replace("-", "_")}')
 
-    def understood(reader):
-        def read(*values, **keys):
-            found = reader(*values, **keys)
-            if reader is commands.parse:
-                check_config(found[0])
-            raise Understood
+    def parse_and_stop(*values, **keys):
+        config = commands.parse(*values, **keys).config
+        if config is not None:
+            check_config(config)
+        raise Parsed
 
-        return read
-
-    readers = [name for name in ('parse', 'words') if hasattr(module, name)]
-    assert readers, f'{module.__name__} reads its command line by neither `parse` nor `words`: teach this test'
-    for name in readers:
-        monkeypatch.setattr(module, name, understood(getattr(module, name)))
-    with pytest.raises(Understood):
+    monkeypatch.setattr(module, 'parse', parse_and_stop)
+    with pytest.raises(Parsed):
         main(['', *words])
 
 
@@ -122,7 +116,7 @@ def test_other_programs_are_those_of_setting_up():
             continue
         first, *others = shlex.split(line, comments=True)
         program = Path(first).name
-        assert program in ('python', 'python3', 'pip', 'ruff', 'git', 'docker'), f'{block.page}: {line}'
+        assert program in ('python', 'python3', 'pip', 'ruff', 'pyright', 'git', 'docker'), f'{block.page}: {line}'
         for flag, value in itertools.pairwise(others):
             assert flag != '-r' or (ROOT / value).is_file(), f'{block.page}: {value}'
         for extras in re.findall(r'(?:^\.|m2snet_jax)\[([\w,-]+)\]', '\n'.join(others), re.MULTILINE):
@@ -153,7 +147,8 @@ def folder(tmp_path_factory):
         folder / 'authors.pth', dict_of(stored), {str(key): one.tobytes() for key, one in enumerate(arrays.values())}
     )
     make_pairs(folder / 'my' / 'images', folder / 'my' / 'masks', [f'case{number}' for number in range(8)])
-    shutil.copytree(folder / 'my' / 'masks', folder / 'maps')
+    for name in ('maps', 'masks'):
+        shutil.copytree(folder / 'my' / 'masks', folder / name)
     shutil.copy(folder / 'my' / 'images' / 'case0.png', folder / 'image.png')
     polyps(folder / 'data' / 'polyp')
     for test_set in TEST_SETS:
@@ -252,25 +247,53 @@ def apply(difference, top):
 
 
 USES = """
+import csv, json
+from pathlib import Path
 import jax, numpy as np
-from m2snet_jax import load_config, metrics
-from m2snet_jax.config import check_config
+from flax import nnx
+from m2snet_jax import M2SNet, load_config, load_model, metrics
 from m2snet_jax.__main__ import main
-from m2snet_jax.predictor import create_model
+from m2snet_jax.data.datasets import open_dataset
+from m2snet_jax.weights import load_state_dict, state_dict
 
-assert main(['', 'validate', '--config=default', '--config.data.name=cells', '--root=cells']) == 0
+def run(*words):
+    assert main(['', *words]) == 0, words
 
-config = load_config('default', **{'model.encoder': 'plain'})
-check_config(config)
-def forward(images):
-    return create_model('m2snet', 'plain')(images)
-assert jax.eval_shape(forward, np.zeros((2, 47, 50, 3), 'f4')).shape == (2, 47, 50, 1)
+# the dataset
+run('validate', '--config=default', '--config.data.name=cells', '--root=cells')
+dataset = open_dataset(load_config('default', **{'data.name': 'cells', 'data.root': 'cells'}))
+assert (len(dataset.train), len(dataset.tests['test']), len(dataset.manifest)) == (5, 5, 10)
 
+# the encoder
+model = M2SNet('plain', rngs=nnx.Rngs(0))
+maps = jax.eval_shape(lambda images: M2SNet('plain', rngs=nnx.Rngs(0)).encoder(images), np.zeros((2, 47, 50, 3), 'f4'))
+assert [one.shape[1:] for one in maps] == [(12, 13, 64), (12, 13, 64), (6, 7, 128), (3, 4, 256), (2, 2, 512)]
+arrays = state_dict(model)
+assert len(arrays) == len(nnx.to_flat_state(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))))
+other = load_state_dict(M2SNet('plain', rngs=nnx.Rngs(1)), arrays)
+assert all(np.array_equal(array, arrays[name]) for name, array in state_dict(other).items())
+
+changes = {'model.encoder': 'plain', 'steps': 4, 'batch': 2, 'data.count': 4, 'data.test_count': 3, 'data.size': 48,
+           'data.sizes': '(48,)', 'loss.lossnet': 0, 'evaluate.bootstrap': 20}
+run('train', '--config=quickstart', '--workdir=run', *(f'--config.{key}={value}' for key, value in changes.items()))
+run('evaluate', '--model=run', '--output=scored')
+run('report', 'run', 'scored')
+for folder in ('run', 'scored'):
+    pages = [(Path(folder) / name).read_text() for name in ('report.html', 'model_card.md')]
+    assert all('plain' in page and 'F2' in page for page in pages), folder
+assert load_model('run')(np.zeros((50, 60, 3), 'u1')).shape == (50, 60)
+
+# the score
 prediction, mask = np.zeros((9, 9), 'u1'), np.zeros((9, 9), 'u1')
 prediction[:2], mask[1:3] = 255, 255  # TP = FP = FN = 9
 scores = [metrics.score(prediction, mask, 'hard')]
 summary = metrics.aggregate(scores, 'hard')
 assert scores[0]['F2'] == summary['F2'] == summary['pooled/F2'] == 0.5
+sheet = json.loads(Path('run/scores/summary.json').read_text())
+assert {'test/hard/F2', 'test/pooled/F2'} <= sheet['scores'].keys() & sheet['intervals'].keys()
+assert all('hard/F2' in row for row in csv.DictReader(Path('run/scores/per_image.csv').open()))
+print('COMPARED')
+run('compare', 'run', 'scored')
 """
 
 
@@ -288,8 +311,17 @@ def test_the_recipes_for_contributors_work(tmp_path):
         for number in range(start, start + 5):
             write(tmp_path / 'cells' / split / 'images' / f'{number}.png', image_of(number))
             write(tmp_path / 'cells' / split / 'masks' / f'{number}.png', mask_of(number))
-    environment = {**os.environ, 'PYTHONPATH': str(tmp_path), 'TFDS_DATA_DIR': str(tmp_path / 'tfds')}
-    subprocess.run([sys.executable, '-c', USES], check=True, cwd=tmp_path, env=environment)
+    environment = {
+        **os.environ,
+        'PYTHONPATH': str(tmp_path),
+        'TFDS_DATA_DIR': str(tmp_path / 'tfds'),
+        'JAX_COMPILATION_CACHE_DIR': os.path.abspath(CACHE),
+    }
+    done = subprocess.run([sys.executable, '-c', USES], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    scored, _, compared = done.stdout.partition('COMPARED')
+    assert re.search(r'^ +F2 +0\.\d', scored, re.MULTILINE), scored
+    assert re.search(r'^ +hard/F2 +0\.\d', compared, re.MULTILINE), compared
 
 
 def slug(heading):
@@ -326,6 +358,39 @@ def test_links_lead_somewhere(page):
         assert found.is_relative_to(ROOT), f'{page.name} links to {target}, outside the repository'
 
 
+def test_the_page_on_architecture_lists_every_file():
+    listed = re.findall(r'[\w.]+\.py\b', ''.join(block.text for block in blocks(ROOT / 'docs' / 'architecture.md')))
+    grouped = ('commands', 'datasets')  # one line each on the page
+    files = {path for path in (ROOT / 'm2snet_jax').rglob('*.py') if path.parent.name not in grouped}
+    names = {path.name for path in files if path.name != '__init__.py'}
+    assert sorted(name for name in listed if name != '__init__.py') == sorted(names)
+
+
+def test_every_page_of_docs_is_linked_from_the_index():
+    text = (ROOT / 'docs' / 'index.md').read_text(encoding='utf-8')
+    assert [page.name for page in PAGES[2:] if page.name != 'index.md' and f']({page.name})' not in text] == []
+
+
 def test_every_page_of_docs_is_linked_from_the_readme():
     text = (ROOT / 'README.md').read_text(encoding='utf-8')
     assert [page.name for page in PAGES[2:] if f'](docs/{page.name})' not in text] == []
+
+
+SETS = {'CVC-300-TV': ('video_polyp', 'CVC-300-TV'), 'COVID-19': ('covid19', 'test'), 'BUSI': ('busi', 'test')}
+
+
+@pytest.mark.parametrize('page', ['README.md', 'docs/scores.md'])
+def test_published_figures_are_those_of_the_package(page):
+    rows = [line.strip('| ').split(' | ') for line in (ROOT / page).read_text(encoding='utf-8').splitlines()]
+    (header,) = (row for row in rows if row[:2] == ['set', 'model'])
+    found = {(row[0], row[1]): row[2:] for row in rows if len(row) == len(header) and row[1] in ('MSNet', 'M²SNet')}
+    known = {}
+    for name in ('Kvasir', 'CVC-ClinicDB', 'CVC-ColonDB', 'ETIS-LaribPolypDB', 'CVC-300', *SETS):
+        figures = published(*SETS.get(name, ('polyp', name)))
+        for model in ('MSNet', 'M²SNet'):
+            entries = [figures.get(f'released/{score}', {}).get(model) for score in header[2:]]
+            known[name, model] = [f'{one["figure"]} {one["sources"]}' if one else '—' for one in entries]
+    assert found
+    assert found == {key: known[key] for key in found}
+    assert {name for name, model in found if model == 'M²SNet'} == {name for name, _ in known}
+    assert page == 'README.md' or found == known

@@ -10,11 +10,11 @@ from tiny_models import ARGUMENTS, write_model
 
 from m2snet_jax import InputError, load_config, load_model, metrics
 from m2snet_jax.__main__ import main
-from m2snet_jax.commands.evaluate import _own_config
 from m2snet_jax.config import to_json
 from m2snet_jax.data.datasets import open_dataset
-from m2snet_jax.evaluation.folders import find_maps
-from m2snet_jax.predictor import released_map
+from m2snet_jax.evaluation.foreign_maps import find_maps
+from m2snet_jax.evaluation.test_sets import own_config
+from m2snet_jax.prediction.predictor import released_map
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
 
@@ -78,7 +78,7 @@ def test_maps_of_another_program(folders, capsys):
     status, sheet, out, _ = on_masks(capsys, folder)
     assert status == 0
     assert figures(sheet) == pytest.approx(expected([pairs[name] for name in sorted(NAMES)]), nan_ok=True)
-    for title in ('reference: ', 'pranet: ', 'hard: ', 'pooled: '):
+    for title in ('released: ', 'pranet: ', 'hard: ', 'pooled: '):
         assert title in out
     assert f'{sheet["scores"]["test/pranet/meanDic"]:.4f}' in out
     assert (folder / 'output' / 'report.html').exists()
@@ -95,7 +95,7 @@ def test_maps_of_another_size_are_resized_by_the_rule_of_each_protocol(folders, 
     assert status == 0
     assert any('1 maps of another size' in line for line in sheet['warnings'])
     resized = {
-        'reference': np.asarray(small.resize((60, 50))),
+        'released': np.asarray(small.resize((60, 50))),
         'hard': np.asarray(small.resize((60, 50), Image.Resampling.BILINEAR)),
     }
     for protocol, one in resized.items():
@@ -216,7 +216,7 @@ def test_a_model_predicts_and_its_maps_score_the_same(model, tmp_path, capsys):
     example = open_dataset(config).tests['test'][0]
     (probability,) = predictor.probabilities([example['image']])
     written = np.asarray(Image.open(output / 'maps' / 'test' / f'{example["name"]}.png'))
-    ours = released_map(np.asarray(probability)[..., 0], *example['mask'].shape)
+    ours = released_map(np.asarray(probability), *example['mask'].shape)[..., 0]
     assert np.abs(written.astype(int) - ours).max() <= 1
 
     again = tmp_path / 'again'
@@ -241,7 +241,7 @@ def test_a_run_is_scored_on_its_own_test_sets_with_the_keys_that_are_given(tmp_p
     recorded = to_json(load_config('busi:small', **{'data.fold': 2, 'model.name': 'msnet'}))
     del recorded['evaluate']['bootstrap']  # a key that came later than the run
     (tmp_path / 'config.json').write_text(json.dumps({'config': recorded}))
-    config = _own_config(tmp_path, load_config('default', **{'data.root': '/elsewhere', 'evaluate.batch': 3}))
+    config = own_config(tmp_path, load_config('default', **{'data.root': '/elsewhere', 'evaluate.batch': 3}))
     assert (config.data.name, config.data.fold, config.model.name) == ('busi', 2, 'msnet')
     assert tuple(config.data.sizes) == (96, 112, 128)
     assert (config.data.root, config.evaluate.batch, config.evaluate.bootstrap) == ('/elsewhere', 3, 2000)

@@ -4,17 +4,21 @@ import csv
 import json
 import os
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from m2snet_jax import load_config, mesh, metrics
+from m2snet_jax import load_config, metrics
+from m2snet_jax.benchmark.scoring import time_scores
 from m2snet_jax.data.datasets import Dataset
-from m2snet_jax.evaluation import evaluate, read_summary, write_summary
-from m2snet_jax.evaluation.scoring import score_maps, throughput
+from m2snet_jax.devices.mesh import make_mesh
+from m2snet_jax.evaluation.image_scores import score_maps
+from m2snet_jax.evaluation.published import _TABLES, legend, published
+from m2snet_jax.evaluation.sheets import read_sheets, read_summary, write_sheets
+from m2snet_jax.evaluation.test_sets import evaluate
 from m2snet_jax.metrics.workers import FEWEST, in_processes
-from m2snet_jax.published import published
 
 SIZES = ((37, 52), (40, 40), (61, 48), (33, 70))
 
@@ -62,9 +66,15 @@ def level(images):
     return np.asarray(images)[..., :1] * 0.229 + 0.485
 
 
+def predictor(predict):
+    """What `evaluate` asks of a Predictor."""
+    return SimpleNamespace(over=lambda mesh: predict)
+
+
 def run(tests, folder, predict=level, **keys):
-    config = settings(**keys)
-    return evaluate(predict, dataset(**tests), config, mesh.make_mesh(), folder)
+    scores, panels = evaluate(predictor(predict), dataset(**tests), settings(**keys), make_mesh(), folder)
+    write_sheets(scores, folder)
+    return scores.figures, panels
 
 
 def sheet(folder):
@@ -98,12 +108,12 @@ def test_scores_are_those_of_the_maps_on_disk(tmp_path):
     pairs = [(np.asarray(Image.open(tmp_path / f'maps/test/image{k}.png')), Bright(7)[k]['mask']) for k in range(7)]
     expected = metrics.aggregate_all([metrics.score_all(*pair) for pair in pairs])
     assert scores == pytest.approx({f'test/{name}': value for name, value in expected.items()}, nan_ok=True)
-    assert read_summary(tmp_path) == pytest.approx(scores, nan_ok=True)
+    assert read_summary(tmp_path)['scores'] == pytest.approx(scores, nan_ok=True)
     with (tmp_path / 'scores' / 'per_image.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert [row['name'] for row in rows] == [f'image{k}' for k in range(7)]
     for row, pair in zip(rows, pairs, strict=True):
-        for protocol in ('reference', 'pranet', 'hard'):
+        for protocol in ('released', 'pranet', 'hard'):
             one = metrics.score(*pair, protocol=protocol)
             assert float(row[f'{protocol}/MAE']) == one['MAE']
 
@@ -121,16 +131,16 @@ def test_every_mean_has_an_interval_around_it_and_the_same_seed_gives_the_same(t
 
 
 def test_the_sheet_says_what_was_scored_and_how(tmp_path):
-    scores, _ = run({'test': Bright(5)}, tmp_path)
-    write_summary(tmp_path, scores, {'step': 7, 'model_hash': 'abc'})
+    scores, _ = evaluate(predictor(level), dataset(test=Bright(5)), settings(), make_mesh(), tmp_path)
+    write_sheets(scores.with_summary(step=7, model_hash='abc'), tmp_path)
     found = sheet(tmp_path)
     assert (found['step'], found['model_hash'], found['manifest_hash']) == (7, 'abc', 'hash of the manifest')
     assert found['test_sets'] == {'test': {'images': 5, 'resampled': 'images'}}
-    assert found['protocols']['reference']['smooth'] == 1e-5
+    assert found['protocols']['released']['smooth'] == 1e-5
     assert found['protocols']['pranet']['thresholds'] == 256
     assert found['warnings'] == []
-    assert set(found['scores']) == set(scores)
-    assert found['scores']['test/reference/BER'] == 'nan'
+    assert set(found['scores']) == set(scores.figures)
+    assert found['scores']['test/released/BER'] == 'nan'
 
 
 def test_frames_of_a_clip_are_resampled_together(tmp_path):
@@ -187,15 +197,15 @@ def test_the_worst_and_the_best_cases_are_drawn(tmp_path):
 def test_a_dataset_without_test_masks_leaves_an_empty_sheet(tmp_path):
     scores, overlays = run({}, tmp_path)
     assert (scores, overlays) == ({}, {})
-    assert read_summary(tmp_path) == {}
+    assert read_summary(tmp_path)['scores'] == {}
 
 
 def test_a_checkpoint_chosen_on_the_test_set_is_marked_in_the_sheet(tmp_path):
     config = settings()
     with config.unlocked():
         config.select = 'test'
-    evaluate(level, dataset(test=Bright(2)), config, mesh.make_mesh(), tmp_path)
-    assert 'chosen on the test set' in sheet(tmp_path)['warnings'][0]
+    scores, _ = evaluate(predictor(level), dataset(test=Bright(2)), config, make_mesh(), tmp_path)
+    assert 'chosen on the test set' in scores.summary['warnings'][0]
 
 
 def test_processes_give_the_scores_that_one_process_gives():
@@ -236,16 +246,32 @@ def test_workers_end_with_the_work():
 
 
 def test_throughput_times_every_part():
-    times = throughput(pairs=2, images=3, height=40, width=50)
+    times = time_scores(pairs=2, images=3, height=40, width=50)
     assert set(times) == {'all_but_wFm', 'both_protocols', 'hard', 'everything', 'images', 'seconds'}
     assert all(value > 0 for value in times.values())
 
 
-def test_published_rows_are_marked_where_they_are_doubtful():
+def test_scores_read_back_are_those_that_were_written(tmp_path):
+    scores, _ = evaluate(predictor(level), dataset(test=Bright(6)), settings(), make_mesh(), tmp_path)
+    write_sheets(scores, tmp_path)
+    again = read_sheets(tmp_path)
+    assert again.figures == pytest.approx(scores.figures, nan_ok=True)
+    assert again.details == scores.details
+    assert [{key: str(value) for key, value in row.items()} for row in scores.per_image] == again.per_image
+
+
+def test_published_figures_have_a_source_and_lie_beside_the_released_protocol():
     kvasir = published('polyp', 'Kvasir')
-    assert kvasir['reference/Dice']['M²SNet']['figure'] == kvasir['pranet/meanDic']['M²SNet']['figure'] == '.912'
-    assert 'memory' in kvasir['pranet/Sm']['MSNet']['note']
-    assert 'memory' not in kvasir['pranet/Sm']['M²SNet']['note']
-    assert 'conflict' in published('polyp', 'CVC-300')['pranet/meanIoU']['M²SNet']['note']
-    assert published('busi', 'test')['hard/IoU']['M²SNet']['figure'] == '.7152±.0119'
-    assert published('busi', 'normal') == published('phantoms', 'test') == {}
+    assert kvasir['released/Dice']['M²SNet'] == {'figure': '.912', 'column': 'mDice', 'sources': 'YE'}
+    assert set(kvasir['released/Sm']) == {'M²SNet'}  # no source prints it for MSNet
+    assert published('polyp', 'CVC-300')['released/Dice']['M²SNet']['figure'] == '.903'
+    assert published('busi', 'test')['released/IoU']['MSNet']['figure'] == '.7057±.0338'
+    for (dataset_name, test_set), _ in _TABLES.items():
+        beside = published(dataset_name, test_set)
+        assert beside
+        assert all(score.startswith('released/') for score in beside)
+        assert all(one['sources'] for models in beside.values() for one in models.values())
+        letters = {letter for models in beside.values() for one in models.values() for letter in one['sources']}
+        assert {line[0] for line in legend(beside)[1:] if line[1] == ':'} >= letters
+    assert published('folder', 'test') == {}
+    assert legend({}) == []

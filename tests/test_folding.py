@@ -1,4 +1,4 @@
-"""Folded batch norms: the same maps, and nothing left of the norms that had a convolution before them."""
+"""Folded batch norms: the same maps, and no norm left that had a convolution before it."""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from m2snet_jax.model.folding import Absorbed, fold
-from m2snet_jax.model.layers import BatchNorm
-from m2snet_jax.predictor import MODELS
+from m2snet_jax.build import MODELS
+from m2snet_jax.models.batch_norm import BatchNorm
+from m2snet_jax.models.folding import Identity, fold_batch_norms
 
 
-def worn(name, dtype=jnp.float32, encoder='res2net14'):
-    """A model in evaluation mode whose norms all differ from those it starts with."""
+def trained(name, dtype=jnp.float32, encoder='res2net14'):
+    """A model in evaluation mode whose norms all have other values than at the start."""
     model = MODELS[name](encoder, 2, dtype=dtype, param_dtype=dtype, rngs=nnx.Rngs(0))
     draw = np.random.default_rng(0)
     for _, module in nnx.iter_modules(model):
@@ -32,25 +32,27 @@ def logits(model, dtype):
 
 @pytest.mark.parametrize('name', ['msnet', 'm2snet'])
 def test_folding_is_exact(name, float64):
-    model = worn(name, jnp.float64)
+    model = trained(name, jnp.float64)
     expected = logits(model, np.float64)
-    np.testing.assert_allclose(logits(fold(model), np.float64), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        logits(fold_batch_norms(model), np.float64), expected, rtol=0, atol=1e-12 * np.abs(expected).max()
+    )
 
 
 def test_folding_in_float32_is_exact_to_rounding():
-    model = worn('m2snet')
+    model = trained('m2snet')
     expected = logits(model, np.float32)
-    folded = logits(fold(model), np.float32)
+    folded = logits(fold_batch_norms(model), np.float32)
     assert folded.dtype == np.float32
     np.testing.assert_allclose(folded, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
-def test_only_the_norms_of_the_full_one_filters_stay_and_the_model_given_is_untouched():
-    model = worn('m2snet')
+def test_only_the_norms_of_the_full_one_filters_remain_and_the_model_is_not_changed():
+    model = trained('m2snet')
     before = jax.tree.map(np.asarray, nnx.state(model))
     kinds = [type(module) for _, module in nnx.iter_modules(model)]
-    after = [type(module) for _, module in nnx.iter_modules(fold(model))]
+    after = [type(module) for _, module in nnx.iter_modules(fold_batch_norms(model))]
     assert after.count(BatchNorm) == 2
-    assert after.count(Absorbed) == kinds.count(BatchNorm) - 2
-    assert kinds.count(Absorbed) == 0
+    assert after.count(Identity) == kinds.count(BatchNorm) - 2
+    assert kinds.count(Identity) == 0
     jax.tree.map(np.testing.assert_array_equal, before, nnx.state(model))

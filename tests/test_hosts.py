@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from conftest import CACHE
 
-from m2snet_jax import hosts
-from m2snet_jax.evaluation import read_summary
-from m2snet_jax.training.logs import read_metrics
+from m2snet_jax.devices import processes
+from m2snet_jax.devices.processes import ADDRESS, COUNT, INDEX
+from m2snet_jax.evaluation.sheets import read_summary
+from m2snet_jax.storage import read_json_lines
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
 
@@ -27,7 +28,7 @@ STEPS = 20
 RUN = {
     'batch': 8,
     'steps': STEPS,
-    'optimizer.peak': 1e-5,
+    'optimizer.peak_lr': 1e-5,
     'loss.lossnet_size': 32,
     'data.size': 64,
     'data.sizes': (56, 64),
@@ -57,7 +58,7 @@ def start(command, processes, devices, folder):
             'TFDS_DATA_DIR': str(folder / 'tfds'),
         }
         if processes > 1:
-            environment |= {hosts.ADDRESS: address, hosts.COUNT: str(processes), hosts.INDEX: str(index)}
+            environment |= {ADDRESS: address, COUNT: str(processes), INDEX: str(index)}
         out, err = folder / f'stdout{index}.txt', folder / f'stderr{index}.txt'
         with out.open('w') as stdout, err.open('w') as stderr:
             program = [sys.executable, *command]
@@ -77,13 +78,15 @@ MEETING = """
 import json, sys
 import jax
 import numpy as np
-from m2snet_jax import hosts, load_config, mesh as devices
+from m2snet_jax import load_config
+from m2snet_jax.devices import processes
+from m2snet_jax.devices.mesh import make_mesh, own_rows, shard
 from m2snet_jax.data.pipeline import eval_batches
-hosts.join()
-mesh = devices.make_mesh()
+processes.join()
+mesh = make_mesh()
 index, count = jax.process_index(), jax.process_count()
-everything = hosts.gather({'index': index, 'text': 'x' * (10 + 1000 * index)})
-rows = devices.own_rows(devices.shard(np.arange(4) + 4 * index, mesh) * 2)
+everything = processes.gather({'index': index, 'text': 'x' * (10 + 1000 * index)})
+rows = own_rows(shard(np.arange(4) + 4 * index, mesh) * 2)
 class Source:
     def __len__(self): return 7
     def __getitem__(self, k):
@@ -91,8 +94,8 @@ class Source:
 config = load_config('quickstart', **{'data.size': 40, 'evaluate.batch': 3})
 batches = [[example['name'] for example in examples] + [images.shape[0]]
            for examples, images in eval_batches(Source(), config, mesh.size, index, count)]
-print('found', json.dumps({'devices': mesh.size, 'first': hosts.is_first(), 'rows': rows.tolist(), 'batches': batches,
-      'gathered': [[one['index'], len(one['text'])] for one in everything]}))
+print('found', json.dumps({'devices': mesh.size, 'first': processes.is_primary(), 'rows': rows.tolist(),
+      'batches': batches, 'gathered': [[one['index'], len(one['text'])] for one in everything]}))
 """
 
 
@@ -113,20 +116,23 @@ def test_processes_meet_gather_and_share_examples(tmp_path):
 
 
 def test_alone_there_is_nobody_to_wait_for(monkeypatch):
-    for name in (hosts.ADDRESS, hosts.COUNT, hosts.INDEX):
+    for name in (ADDRESS, COUNT, INDEX):
         monkeypatch.delenv(name, raising=False)
-    hosts.join()
-    hosts.join(False)
-    assert hosts.is_first()
-    assert hosts.gather({'a': 1}) == [{'a': 1}]
+    processes.join()
+    processes.join(False)
+    assert processes.is_primary()
+    assert processes.gather({'a': 1}) == [{'a': 1}]
 
 
 @pytest.mark.parametrize(
     ('variables', 'message'),
     [
-        ({}, f'coordinator_address should be defined.; set {hosts.ADDRESS}, {hosts.COUNT} and {hosts.INDEX}'),
-        ({hosts.ADDRESS: '127.0.0.1:1', hosts.COUNT: 'two'}, 'invalid literal'),
-        ({hosts.ADDRESS: '127.0.0.1:1', hosts.COUNT: '2'}, 'process id of the current process must be defined'),
+        (
+            {},
+            f'coordinator_address should be defined.; set {ADDRESS}, {COUNT} and {INDEX}',
+        ),
+        ({ADDRESS: '127.0.0.1:1', COUNT: 'two'}, 'invalid literal'),
+        ({ADDRESS: '127.0.0.1:1', COUNT: '2'}, 'process id of the current process must be defined'),
     ],
 )
 def test_an_incomplete_or_wrong_description_of_the_cluster_is_one_line(variables, message, tmp_path):
@@ -140,7 +146,7 @@ def test_an_incomplete_or_wrong_description_of_the_cluster_is_one_line(variables
 
 
 def losses(workdir):
-    rows = [row for row in read_metrics(workdir) if 'loss' in row]
+    rows = [row for row in read_json_lines(workdir / 'metrics.jsonl') if 'loss' in row]
     assert [row['step'] for row in rows] == list(range(1, STEPS + 1))
     return [row['loss'] for row in rows]
 
@@ -163,7 +169,7 @@ def whole(tmp_path_factory):
 def test_processes_and_devices_change_nothing_but_rounding(processes, devices, whole, tmp_path):
     assert finish(train(tmp_path / 'run', processes, devices, tmp_path)) == [0] * processes
     np.testing.assert_allclose(losses(tmp_path / 'run'), losses(whole[0]), rtol=2e-5)
-    scores = [read_summary(run)['test/hard/MAE'] for run in (tmp_path / 'run', whole[0])]
+    scores = [read_summary(run)['scores']['test/hard/MAE'] for run in (tmp_path / 'run', whole[0])]
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
     maps = [sorted(path.name for path in (run / 'maps' / 'test').iterdir()) for run in (tmp_path / 'run', whole[0])]
     assert maps[0] == maps[1]
@@ -188,7 +194,7 @@ def test_a_run_goes_on_in_another_number_of_processes(before, after, whole, tmp_
     """SIGTERM to the last of them: all save the same step, and the rest is done by another number."""
     run = tmp_path / 'run'
     started = train(run, before, 2, tmp_path)
-    while len(read_metrics(run)) < 7:
+    while len(read_json_lines(run / 'metrics.jsonl')) < 7:
         assert all(process.poll() is None for process in started), (tmp_path / 'stderr0.txt').read_text()
         time.sleep(0.05)
     started[-1].send_signal(signal.SIGTERM)
@@ -205,7 +211,7 @@ def test_a_run_goes_on_in_another_number_of_processes(before, after, whole, tmp_
 def test_a_process_that_dies_ends_the_others(victim, tmp_path):
     run = tmp_path / 'run'
     started = train(run, 2, 2, tmp_path)
-    while len(read_metrics(run)) < 3:
+    while len(read_json_lines(run / 'metrics.jsonl')) < 3:
         assert all(process.poll() is None for process in started), (tmp_path / 'stderr0.txt').read_text()
         time.sleep(0.05)
     started[victim].kill()

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from m2snet_jax.model import convolution, layers
-from m2snet_jax.model.subtraction import CHANNELS, FullOneFilter, absolute
+from m2snet_jax.models import layers
+from m2snet_jax.models.batch_norm import BatchNorm
+from m2snet_jax.models.subtraction import CHANNELS, FullOneFilter, absolute
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,7 @@ def test_full_one_filter_is_a_dense_convolution_with_ones(size, training):
     ours = FullOneFilter(size, param_dtype=jnp.float64)
     ours.norm.scale[...], ours.norm.bias[...] = random(CHANNELS, seed=1), random(CHANNELS, seed=2)
     ours.norm.mean[...], ours.norm.var[...] = random(CHANNELS, seed=3), random(CHANNELS, seed=4) ** 2
-    dense = convolution.Conv(CHANNELS, CHANNELS, size, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    dense = layers.Conv(CHANNELS, CHANNELS, size, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     dense.kernel[...] = jnp.ones_like(dense.kernel[...])
     norm = nnx.clone(ours.norm)
     for module in (ours, norm):
@@ -58,7 +59,7 @@ def test_resize_is_bilinear_with_half_pixel_centres(source, target):
 
 
 def test_convolution_of_one_pixel_equals_the_general_one():
-    conv = convolution.Conv(5, 7, 1, use_bias=True, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    conv = layers.Conv(5, 7, 1, use_bias=True, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     x = random(2, 4, 3, 5)
     truth = jax.lax.conv_general_dilated(
         x, conv.kernel[...], (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
@@ -66,8 +67,8 @@ def test_convolution_of_one_pixel_equals_the_general_one():
     np.testing.assert_allclose(conv(x), truth + conv.bias[...], rtol=1e-12)
 
 
-def test_batch_norm_normalises_by_the_biased_and_remembers_the_unbiased_variance():
-    norm, x = layers.BatchNorm(3, param_dtype=jnp.float64), random(2, 3, 4, 3) * 5 + 2
+def test_batch_norm_normalises_by_the_biased_variance_and_keeps_the_unbiased():
+    norm, x = BatchNorm(3, param_dtype=jnp.float64), random(2, 3, 4, 3) * 5 + 2
     y = norm(x)
     flat = np.asarray(x).reshape(-1, 3)
     np.testing.assert_allclose(y, (x - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5), rtol=1e-12)
@@ -82,7 +83,7 @@ def test_batch_norm_normalises_by_the_biased_and_remembers_the_unbiased_variance
 def test_batch_norm_statistics_survive_a_mean_far_from_zero():
     """In float32 a one-pass variance would lose every digit here."""
     x = (np.random.default_rng(0).standard_normal((2, 16, 16, 1)) + 1e3).astype(np.float32)
-    norm = layers.BatchNorm(1)
+    norm = BatchNorm(1)
     y = np.asarray(norm(jnp.asarray(x)), np.float64)
     truth = (x.astype(np.float64) - x.mean(dtype=np.float64)) / np.sqrt(x.var(dtype=np.float64) + 1e-5)
     np.testing.assert_allclose(y, truth, atol=1e-3)
@@ -117,28 +118,28 @@ def test_absolute_has_gradient_zero_at_zero():
 
 def test_initial_weights_follow_pytorch():
     """Uniform ±1/√fan_in for weight and bias; He-normal fan-out in the encoder."""
-    conv = convolution.Conv(64, 64, use_bias=True, rngs=nnx.Rngs(0))
+    conv = layers.Conv(64, 64, use_bias=True, rngs=nnx.Rngs(0))
     bound = (3 * 3 * 64) ** -0.5
     for values in (conv.kernel[...], conv.bias[...]):
         assert 0.9 * bound < np.abs(values).max() <= bound
         assert abs(np.std(values) / (bound / 3**0.5) - 1) < 0.15
-    encoder = convolution.Conv(32, 64, init=convolution.he_normal_fan_out, rngs=nnx.Rngs(0))
+    encoder = layers.Conv(32, 64, init=layers.he_normal_fan_out, rngs=nnx.Rngs(0))
     assert abs(np.std(encoder.kernel[...]) / (2 / (9 * 64)) ** 0.5 - 1) < 0.03
 
 
-@pytest.mark.parametrize('fixed', [True, False])
-def test_a_fixed_batch_norm_keeps_its_statistics_in_training(fixed):
-    norm, x = layers.BatchNorm(3, param_dtype=jnp.float64), random(2, 3, 4, 3) * 5 + 2
+@pytest.mark.parametrize('frozen', [True, False])
+def test_a_frozen_batch_norm_keeps_its_statistics_in_training(frozen):
+    norm, x = BatchNorm(3, param_dtype=jnp.float64), random(2, 3, 4, 3) * 5 + 2
     norm.mean[...], norm.var[...] = random(3, seed=1), random(3, seed=2) ** 2
     graph, state = nnx.split(norm)
 
     @jax.jit
-    def apply(state, x, fixed):
+    def apply(state, x, frozen):
         norm = nnx.merge(graph, state, copy=True)
-        return norm(x, fixed), norm.mean[...], norm.var[...]
+        return norm(x, frozen), norm.mean[...], norm.var[...]
 
-    y, mean, var = apply(state, x, fixed)
-    if fixed:
+    y, mean, var = apply(state, x, frozen)
+    if frozen:
         norm.eval()
     truth = norm(x)
     np.testing.assert_allclose(y, truth, rtol=1e-12)
@@ -146,60 +147,60 @@ def test_a_fixed_batch_norm_keeps_its_statistics_in_training(fixed):
     np.testing.assert_allclose(var, norm.var[...], rtol=1e-12)
 
 
-@pytest.mark.parametrize('fixed', [None, True, False])
+@pytest.mark.parametrize('frozen', [None, True, False])
 @pytest.mark.parametrize('given', [3, 1])
 @pytest.mark.usefixtures('float64')
-def test_gradients_of_a_batch_norm_are_those_of_its_formula(fixed, given):
-    """Also where one channel stands for three equal ones, and where running statistics are taken for the batch's."""
-    norm, x, weights = layers.BatchNorm(3, param_dtype=jnp.float64), random(2, 3, 4, given) * 5 + 2, random(2, 3, 4, 3)
+def test_gradients_of_a_batch_norm_are_those_of_its_formula(frozen, given):
+    """Also for one channel in place of three equal ones, and with frozen statistics."""
+    norm, x, weights = BatchNorm(3, param_dtype=jnp.float64), random(2, 3, 4, given) * 5 + 2, random(2, 3, 4, 3)
     norm.mean[...], norm.var[...] = random(3, seed=1), random(3, seed=2) ** 2
     scale, bias = random(3, seed=3), random(3, seed=4)
     graph, _, statistics = nnx.split(norm, nnx.Param, nnx.BatchStat)
 
-    def ours(x, scale, bias):
+    def layer(x, scale, bias):
         params = nnx.State({'scale': nnx.Param(scale), 'bias': nnx.Param(bias)})
-        return (weights * nnx.merge(graph, params, statistics, copy=True)(x, fixed) ** 2).sum()
+        return (weights * nnx.merge(graph, params, statistics, copy=True)(x, frozen) ** 2).sum()
 
     def formula(x, scale, bias):
-        mean, var = (norm.mean[...], norm.var[...]) if fixed else (x.mean((0, 1, 2)), x.var((0, 1, 2)))
+        mean, var = (norm.mean[...], norm.var[...]) if frozen else (x.mean((0, 1, 2)), x.var((0, 1, 2)))
         return (weights * ((x - mean) / jnp.sqrt(var + 1e-5) * scale + bias) ** 2).sum()
 
-    for found, truth in zip(*(jax.grad(f, (0, 1, 2))(x, scale, bias) for f in (ours, formula)), strict=True):
+    for found, truth in zip(*(jax.grad(f, (0, 1, 2))(x, scale, bias) for f in (layer, formula)), strict=True):
         np.testing.assert_allclose(found, truth, rtol=1e-9, atol=1e-9 * np.abs(truth).max())
 
 
-ACROSS = """
+ON_FOUR_DEVICES = """
 import jax
 jax.config.update('jax_num_cpu_devices', 4)
 jax.config.update('jax_enable_x64', True)
 import numpy as np
 from flax import nnx
-from m2snet_jax import mesh as devices
-from m2snet_jax.model.layers import BatchNorm
-from m2snet_jax.training.collectives import count_collectives
+from m2snet_jax.devices.mesh import make_mesh, replicated, shard
+from m2snet_jax.models.batch_norm import BatchNorm
+from m2snet_jax.planning.collectives import count_collectives
 
-mesh, random = devices.make_mesh(), np.random.default_rng(0)
+mesh, random = make_mesh(), np.random.default_rng(0)
 for channels in (3, 1):
-    x, cotangent = random.normal(1e3, 2, (8, 5, 6, channels)), random.normal(0, 1, (8, 5, 6, 3))
+    x, dy = random.normal(1e3, 2, (8, 5, 6, channels)), random.normal(0, 1, (8, 5, 6, 3))
     norm = BatchNorm(3, param_dtype=float)
     norm.mean[...], norm.scale[...] = random.normal(1e3, 2, 3), random.normal(1, 1, 3)
     found = {}
-    for fixed in (None, np.array(False), np.array(True)):
-        for across in (None, devices.everywhere(mesh)):
-            norm.across = across
+    for frozen in (None, np.array(False), np.array(True)):
+        for stats_sharding in (None, replicated(mesh)):
+            norm.stats_sharding = stats_sharding
             graph, params, statistics = nnx.split(norm, nnx.Param, nnx.BatchStat)
 
             @jax.jit
-            def apply(params, x, cotangent, fixed):
+            def apply(params, x, dy, frozen):
                 def forward(params, x):
                     norm = nnx.merge(graph, params, statistics, copy=True)
-                    return norm(x, fixed), nnx.state(norm, nnx.BatchStat)
+                    return norm(x, frozen), nnx.state(norm, nnx.BatchStat)
 
                 y, back, after = jax.vjp(forward, params, x, has_aux=True)
-                return y, back(cotangent), after
+                return y, back(dy), after
 
-            arguments = params, *devices.shard((x, cotangent), mesh), fixed
-            found[across] = jax.tree.leaves(apply(*arguments))
+            arguments = params, *shard((x, dy), mesh), frozen
+            found[stats_sharding] = jax.tree.leaves(apply(*arguments))
         collectives = count_collectives(apply.lower(*arguments).compile().as_text())
         assert {kind: one['count'] for kind, one in collectives.items()} == {'all-gather': 2}, collectives
         for alone, together in zip(*found.values(), strict=True):
@@ -207,6 +208,6 @@ for channels in (3, 1):
 """
 
 
-def test_a_batch_norm_across_devices_is_the_same_after_two_exchanges():
-    """Also with a mean far from zero, with fixed statistics, and where one channel stands for three."""
-    subprocess.run([sys.executable, '-c', ACROSS], check=True)
+def test_a_batch_norm_over_devices_is_the_same_with_two_exchanges():
+    """Also with a mean far from zero, with frozen statistics, and for one channel in place of three."""
+    subprocess.run([sys.executable, '-c', ON_FOUR_DEVICES], check=True)

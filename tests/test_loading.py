@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from torch_files import dict_of, storage, tensor, write_stream, write_zip
 
 from m2snet_jax.__main__ import main
-from m2snet_jax.predictor import create_model
+from m2snet_jax.build import create_model
 from m2snet_jax.weights import state_dict
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
@@ -27,7 +27,7 @@ def megabytes():  # the most that this program ever had; the parent's is left ou
 
 memory, begun = megabytes(), (time.perf_counter(), time.process_time())
 predictor = load_model(sys.argv[1])
-jax.block_until_ready(predictor.state)
+jax.block_until_ready(predictor._weights)
 seconds = time.perf_counter() - begun[0], time.process_time() - begun[1]
 print(json.dumps({'seconds': seconds, 'megabytes': megabytes() - memory, 'hash': predictor.model_hash}))
 """

@@ -11,7 +11,8 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from m2snet_jax import InputError, config, load_config
-from m2snet_jax.mesh import make_mesh
+from m2snet_jax.devices.mesh import make_mesh
+from m2snet_jax.evaluation.scores import Scores
 from m2snet_jax.metrics import calibration_counts
 from m2snet_jax.metrics.precision_recall import THRESHOLDS, precision_recall
 from m2snet_jax.training.logs import Logs
@@ -64,7 +65,8 @@ def finish(logs, levels):
     logs.write(7, {'loss': 2.0})
     logs.write_image(7, 'a/one', np.full((4, 6, 3), 9, np.uint8))
     empty = [[2] * 256, [0] * 256]
-    logs.write_scores(8, scores, {'a': {'levels': [levels.tolist()]}, 'none': {'levels': [empty, empty]}})
+    details = {'a': {'levels': [levels.tolist()]}, 'none': {'levels': [empty, empty]}}
+    logs.write_scores(8, Scores({'scores': scores}, [], details))
     logs.close()
 
 
@@ -81,7 +83,7 @@ def test_tensorboard_gets_scalars_images_curves_and_hyperparameters(tmp_path, le
 
     content = found['_hparams_/session_start_info'][1].metadata.plugin_data.content
     keys = HParamsPluginData.FromString(content).session_start_info.hparams
-    assert keys['optimizer.peak'].number_value == 0.05
+    assert keys['optimizer.peak_lr'].number_value == 0.05
     assert keys['data.sizes'].string_value == '80 96'
     assert not {'data.root', 'log.every', 'data.cache'} & keys.keys()
     content = found['_hparams_/experiment'][1].metadata.plugin_data.content
@@ -132,7 +134,7 @@ def test_weights_and_biases_gets_the_same_and_goes_on_under_one_id(tmp_path, lev
     assert first['resume'] == 'allow'
     assert 'mode' not in first  # else WANDB_MODE=offline would be overruled
     assert first['dir'] == str(tmp_path)
-    assert first['config']['optimizer.peak'] == 0.05
+    assert first['config']['optimizer.peak_lr'] == 0.05
     assert stub.metrics == [('*', 'step')] * 2
     assert stub.finished == 2
     assert {'step': 7, 'loss': 2.0} in stub.logged
@@ -154,9 +156,9 @@ def test_weights_and_biases_that_will_not_start_is_one_line(tmp_path, monkeypatc
 
 def test_weights_and_biases_is_off_and_its_absence_is_said_before_anything_starts(monkeypatch):
     monkeypatch.setattr(config.importlib.util, 'find_spec', lambda name: None)
-    config.check_config(load_config('quickstart'))
+    config.check_values(load_config('quickstart'))
     with pytest.raises(InputError, match='pip install wandb'):
-        config.check_config(load_config('quickstart', **{'log.wandb': True}))
+        config.check_values(load_config('quickstart', **{'log.wandb': True}))
 
 
 def test_weights_and_biases_itself_takes_it_offline(tmp_path, levels, monkeypatch):

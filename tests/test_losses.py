@@ -52,20 +52,20 @@ def test_structure_loss_computes_in_float32_at_least():
     assert structure_loss(logits, mask).dtype == jnp.float32
 
 
-def test_lossnet_is_zero_where_map_and_mask_agree_and_moves_only_the_map():
+def test_lossnet_is_zero_for_equal_map_and_mask_and_has_no_gradient_of_the_mask():
     lossnet = LossNet(size=32, rngs=nnx.Rngs(0))
     logits = jnp.asarray(np.random.default_rng(0).standard_normal((2, 40, 40, 1)), jnp.float32)
     assert float(lossnet(logits, jax.nn.sigmoid(logits))) == 0
     mask = jnp.round(jax.nn.sigmoid(-logits))
-    loss, (to_logits, to_mask) = jax.value_and_grad(lambda a, b: lossnet(a, b), (0, 1))(logits, mask)
+    loss, (dlogits, dmask) = jax.value_and_grad(lambda a, b: lossnet(a, b), (0, 1))(logits, mask)
     assert loss > 0.1
-    assert np.abs(to_logits).max() > 0
-    assert np.abs(to_mask).max() == 0
+    assert np.abs(dlogits).max() > 0
+    assert np.abs(dmask).max() == 0
 
 
-def test_lossnet_compares_each_class_by_itself():
+def test_lossnet_compares_each_class_separately():
     lossnet = LossNet(size=32, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
     logits, mask = (jnp.asarray(rng.random((2, 32, 32, 2)), jnp.float32) for _ in range(2))
-    apart = [lossnet(logits[..., k : k + 1], mask[..., k : k + 1]) for k in range(2)]
-    assert float(lossnet(logits, mask)) == pytest.approx(np.mean(apart), rel=1e-5)
+    separate = [lossnet(logits[..., k : k + 1], mask[..., k : k + 1]) for k in range(2)]
+    assert float(lossnet(logits, mask)) == pytest.approx(np.mean(separate), rel=1e-5)

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from m2snet_jax import memory
+from m2snet_jax.devices import memory
 
 glibc_only = pytest.mark.skipif('CS_GNU_LIBC_VERSION' not in os.confstr_names, reason='only glibc is told to')
 
 FREED = """
 import numpy as np
-from m2snet_jax.memory import keep_freed_memory
+from m2snet_jax.devices.memory import keep_freed_memory
 
 def kept():
     def pages():
@@ -38,7 +38,7 @@ def test_memory_that_is_freed_is_kept():
 RESTARTS = """
 import os, sys
 from pathlib import Path
-from m2snet_jax import memory
+from m2snet_jax.devices import memory
 memory.LINUX = Path(sys.argv[1])
 if sys.argv[2] == 'traced':
     sys.settrace(lambda *_: None)
@@ -90,6 +90,6 @@ def test_commands_ask_for_huge_pages(command):
     done = subprocess.run(
         [sys.executable, '-X', 'importtime', *command, '--help'], env=environment, capture_output=True, text=True
     )
-    starts = done.stderr.count('| m2snet_jax.memory')
+    starts = done.stderr.count('m2snet_jax.devices.memory\n')
     assert done.returncode == 0
     assert starts == (2 if '[madvise]' in memory.LINUX.read_text() else 1)

@@ -12,8 +12,9 @@ import jax
 jax.config.update('jax_num_cpu_devices', int(sys.argv[1]))
 import jax.numpy as jnp
 import numpy as np
-from m2snet_jax.mesh import make_mesh, one_by_one, shard
-from m2snet_jax.training.collectives import count_collectives
+from m2snet_jax.devices.mesh import make_mesh, shard
+from m2snet_jax.devices.programs import one_by_one
+from m2snet_jax.planning.collectives import count_collectives
 
 def function(images):
     sizes.append(len(images))
@@ -41,7 +42,7 @@ def test_on_a_cpu_each_device_takes_its_images_in_turn(devices, at_once):
 CACHED = """
 import jax
 import jax.numpy as jnp
-from m2snet_jax.mesh import use_compilation_cache
+from m2snet_jax.devices.programs import use_compilation_cache
 use_compilation_cache()
 jax.block_until_ready(jax.jit(lambda x: x + 1)(jnp.ones(3)))
 """

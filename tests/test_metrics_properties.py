@@ -51,7 +51,7 @@ def assert_same(found, truth, but=(), tolerance=1e-12):
 def test_a_perfect_map(mask):
     scores = score_all(mask, mask)
     pixels, share = mask.size, (mask > 0).mean()
-    official, toolbox, hard = scores['reference'], scores['pranet'], scores['hard']
+    official, toolbox, hard = scores['released'], scores['pranet'], scores['hard']
     for name in ('avgF', 'Dice', 'IoU', 'Acc'):
         assert official[name] == 1
     assert official['MAE'] == official['BER'] == toolbox['MAE'] == hard['MAE'] == 0
@@ -77,7 +77,7 @@ def test_a_perfect_map(mask):
 @given(st.tuples(sides, sides).flatmap(masks))
 def test_an_inverted_map(mask):
     scores = score_all(255 - mask, mask)
-    official, toolbox, hard = scores['reference'], scores['pranet'], scores['hard']
+    official, toolbox, hard = scores['released'], scores['pranet'], scores['hard']
     assert official['MAE'] == official['BER'] == toolbox['MAE'] == hard['MAE'] == 1
     assert official['avgF'] == official['Acc'] == 0
     assert 0 <= official['IoU'] < 1e-5
@@ -104,7 +104,7 @@ def test_flips_and_rotations_change_only_the_blocks_of_sm_and_the_ties_of_wfm(pa
         assert_same(after[protocol], before[protocol], but=('Sm', 'wFm'))
     if (transpose, turns) == (True, 0):
         # Rows and columns are treated alike: a transposed pair has the transposed blocks.
-        for protocol in ('reference', 'pranet'):
+        for protocol in ('released', 'pranet'):
             assert_same({'Sm': after[protocol]['Sm']}, {'Sm': before[protocol]['Sm']})
 
 
@@ -115,7 +115,7 @@ def test_flips_and_rotations_of_a_lesion_change_sm_and_wfm_little(seed):
     for transpose, turns in SYMMETRIES:
         turned = [np.rot90(array.T if transpose else array, turns) for array in (prediction, mask)]
         after = score_all(*turned)
-        for protocol in ('reference', 'pranet'):
+        for protocol in ('released', 'pranet'):
             # The released border lies one pixel beyond the centroid, so a flip moves it by a pixel.
             assert abs(after[protocol]['Sm'] - before[protocol]['Sm']) < 0.01
             assert abs(after[protocol]['wFm'] - before[protocol]['wFm']) < 5e-4
@@ -127,7 +127,7 @@ def test_what_is_stretched_does_not_see_offset_and_gain(pair, offset, gain):
     prediction, mask = pair
     assume(np.ptp(prediction) > 0)
     relabelled = (gain * prediction.astype(int) + offset).astype(np.uint8)
-    assert_same(score(relabelled, mask, 'reference'), score(prediction, mask, 'reference'))
+    assert_same(score(relabelled, mask, 'released'), score(prediction, mask, 'released'))
     before, after = score(prediction, mask, 'pranet'), score(relabelled, mask, 'pranet')
     for name in ('wFm', 'Sm', 'MAE'):
         assert after[name] == pytest.approx(before[name], abs=1e-12, nan_ok=True)
@@ -151,7 +151,7 @@ def test_hard_scores_see_only_the_side_of_one_half(pair, data):
 def test_masks_mean_the_same_at_every_maximum_but_for_the_toolbox(pair, maximum):
     prediction, mask = pair
     relabelled = np.where(mask > 0, maximum, 0).astype(np.uint8)
-    for protocol in ('reference', 'hard'):
+    for protocol in ('released', 'hard'):
         assert_same(score(prediction, relabelled, protocol), score(prediction, mask, protocol), tolerance=0)
     seen = mask if maximum > 128 else np.zeros_like(mask)
     assert_same(score(prediction, relabelled, 'pranet'), score(prediction, seen, 'pranet'), tolerance=0)
@@ -197,7 +197,7 @@ def test_matlab_resize_keeps_constants_and_size(old, new, level):
     np.testing.assert_array_equal(pranet.imresize(image[::-1], new), pranet.imresize(image, new)[::-1])
 
 
-@pytest.mark.parametrize('protocol', ['reference', 'pranet', 'hard'])
+@pytest.mark.parametrize('protocol', ['released', 'pranet', 'hard'])
 def test_a_map_of_another_size_is_scored_like_the_resized_one(protocol):
     prediction, mask = blobs(5)
     small = pranet.imresize(prediction, (35, 45))

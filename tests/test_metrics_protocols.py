@@ -63,6 +63,8 @@ def structure(prediction, mask, row, column, epsilon, sample):
 
 def alignment(binary, mask, epsilon):
     binary, label = binary.astype(float), mask.astype(float)
+    if mask.size == 1:
+        return float(binary.item() == label.item())
     if not mask.any():
         enhanced = 1 - binary
     elif mask.all():
@@ -171,8 +173,8 @@ def assert_same(found, truth):
 
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(pairs())
-def test_reference_is_the_released_formulas(pair):
-    assert_same(score(*pair, protocol='reference'), as_released(*pair))
+def test_released_is_the_released_formulas(pair):
+    assert_same(score(*pair, protocol='released'), as_released(*pair))
 
 
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
@@ -197,7 +199,7 @@ EXTREMES = {
 def test_extremes(kind, shape):
     prediction, mask = (np.full(shape, level, np.uint8) for level in EXTREMES[kind])
     scores = score_all(prediction, mask)
-    assert_same(scores['reference'], as_released(prediction, mask))
+    assert_same(scores['released'], as_released(prediction, mask))
     with np.errstate(invalid='ignore'):
         assert_same(scores['pranet'], as_toolbox(prediction, mask))
 
@@ -205,14 +207,14 @@ def test_extremes(kind, shape):
 def test_what_the_protocols_say_of_an_empty_mask():
     empty, noise = np.zeros((8, 8), np.uint8), np.full((8, 8), 51, np.uint8)
     silent, loud = score_all(empty, empty), score_all(noise, empty)
-    assert silent['reference']['Dice'] == silent['reference']['IoU'] == 1
-    assert loud['reference']['Dice'] < 1e-6
+    assert silent['released']['Dice'] == silent['released']['IoU'] == 1
+    assert loud['released']['Dice'] < 1e-6
     for scores in (silent, loud):
-        assert np.isnan(scores['reference']['BER'])
-        assert scores['reference']['avgF'] == scores['reference']['maxF'] == scores['reference']['wFm'] == 0
+        assert np.isnan(scores['released']['BER'])
+        assert scores['released']['avgF'] == scores['released']['maxF'] == scores['released']['wFm'] == 0
         assert scores['pranet']['meanDic'] == scores['pranet']['maxSpe'] == scores['pranet']['wFm'] == 0
-    assert loud['reference']['Sm'] == pytest.approx(0.8)
-    assert silent['reference']['Em'] == 0, 'an all-zero map has the adaptive threshold 0 and counts as all lesion'
+    assert loud['released']['Sm'] == pytest.approx(0.8)
+    assert silent['released']['Em'] == 0, 'an all-zero map has the adaptive threshold 0 and counts as all lesion'
 
 
 def test_a_block_of_one_pixel_is_nan_for_the_released_program_only():
@@ -220,7 +222,7 @@ def test_a_block_of_one_pixel_is_nan_for_the_released_program_only():
     mask[3, 3] = 255
     prediction = np.arange(25, dtype=np.uint8).reshape(5, 5)
     scores = score_all(prediction, mask)
-    assert np.isnan(scores['reference']['Sm'])
+    assert np.isnan(scores['released']['Sm'])
     assert np.isfinite(scores['pranet']['Sm'])
 
 
@@ -228,7 +230,7 @@ def test_a_block_without_pixels_is_nan_for_both():
     mask = np.zeros((5, 5), np.uint8)
     mask[4, 1:3] = 255
     scores = score_all(np.arange(25, dtype=np.uint8).reshape(5, 5), mask)
-    assert np.isnan(scores['reference']['Sm'])
+    assert np.isnan(scores['released']['Sm'])
     assert np.isnan(scores['pranet']['Sm'])
 
 
@@ -238,7 +240,7 @@ def test_a_centroid_at_one_half_is_rounded_to_even_or_up():
     prediction = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
     floats = (prediction - prediction.min()) / float(np.ptp(prediction))
     scores = score_all(prediction, mask)
-    assert scores['reference']['Sm'] == pytest.approx(structure(floats, mask > 0, 3, 3, 1e-8, sample=False), abs=1e-12)
+    assert scores['released']['Sm'] == pytest.approx(structure(floats, mask > 0, 3, 3, 1e-8, sample=False), abs=1e-12)
     assert scores['pranet']['Sm'] == pytest.approx(structure(floats, mask > 0, 4, 4, 2.0**-52, sample=True), abs=1e-12)
 
 
@@ -282,5 +284,16 @@ def test_unusable_arrays_are_named(prediction, mask, words):
 
 
 def test_an_unknown_protocol_is_named():
-    with pytest.raises(InputError, match=r"'dice'.*reference, pranet, hard"):
+    with pytest.raises(InputError, match=r"'dice'.*released, pranet, hard"):
         score(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8), 'dice')
+
+
+@pytest.mark.parametrize(('level', 'label', 'expected'), [(255, 255, 1), (0, 0, 1), (255, 0, 0), (0, 255, 0)])
+def test_an_image_of_one_pixel_has_an_e_measure_of_one_or_zero(level, label, expected):
+    scores = score_all(np.full((1, 1), level, np.uint8), np.full((1, 1), label, np.uint8))
+    # The threshold 0 of the toolbox, its last, marks every pixel; the released one is adaptive and marks it too.
+    marked = float(label == 255)
+    assert scores['released']['Em'] == (marked if level == 0 else expected)
+    np.testing.assert_array_equal(scores['pranet']['Em'][:-1], expected)
+    assert scores['pranet']['Em'][-1] == marked
+    assert scores['pranet']['maxEm'] <= 1

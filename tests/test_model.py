@@ -8,7 +8,7 @@ from flax import nnx
 from golden_cases import CLASSES, SHAPES
 
 from m2snet_jax import InputError, LossNet, M2SNet, MSNet
-from m2snet_jax.model.res2net import Res2Net
+from m2snet_jax.models.encoders.res2net import Res2Net
 from m2snet_jax.weights import load_state_dict, state_dict
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from m2snet_jax import InputError, LossNet, M2SNet, MSNet
-from m2snet_jax.model.res2net import Res2Net
+from m2snet_jax.models.encoders.res2net import Res2Net
 from m2snet_jax.weights import load_state_dict, state_dict
 from m2snet_jax.weights.names import model_hash
 

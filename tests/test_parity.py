@@ -19,8 +19,8 @@ from golden_cases import (
 )
 
 from m2snet_jax import structure_loss
-from m2snet_jax.model.losses import total_loss
-from m2snet_jax.training.optimizer import sgd, triangle
+from m2snet_jax.models.losses import total_loss
+from m2snet_jax.training.optimizer import sgd, triangular
 from m2snet_jax.training.step import create_train_state, make_train_step
 from m2snet_jax.weights import load_state_dict, state_dict
 
@@ -103,7 +103,7 @@ def test_trajectory(name, float64):
     1e-6 apart. There the bound is how far four such runs of ours lie apart, measured here; everywhere else it is 1e-6.
     """
     case = golden(name)
-    optimizer = sgd(triangle(0.002, case.sizes['steps'], 1))
+    optimizer = sgd(triangular(0.002, case.sizes['steps'], 1))
     train_step = make_train_step(nnx.split(case.model())[0], optimizer, nnx.split(case.lossnet())[0])
     ours = follow(case, train_step, optimizer, case.model())
     errors = distances(ours, truth_of(case))
@@ -134,7 +134,7 @@ def follow(case, train_step, optimizer, model, reverse=False):
         batch = jax.tree.map(
             lambda array: array[::-1] if reverse else array, case.batch(f'step{index}', sizes[index % 2])
         )
-        rate = triangle(0.002, case.sizes['steps'], 1)(int(state.step))
+        rate = triangular(0.002, case.sizes['steps'], 1)(int(state.step))
         state, losses = train_step(state, lossnet_params, batch)
         rows.append({'lr': float(rate), 'total': float(losses['loss']), **{k: float(losses[k]) for k in PARTS}})
     model = nnx.merge(graph, state.params, state.batch_stats)

@@ -6,7 +6,7 @@ import pytest
 from jax import export
 from PIL import Image
 
-from m2snet_jax.model.pixels import resize_floats, resize_levels
+from m2snet_jax.export.pillow_resize import resize_floats, resize_levels
 
 # (height, width) → (height, width): smaller, larger, both, equal, odd, a single row, many-fold
 SIZES = [

@@ -1,4 +1,4 @@
-"""Pictures and curves for notebooks: what the pyramid's maps are, and where they stand."""
+"""Pictures and curves for notebooks: what the maps of the pyramid are, and where each is drawn."""
 
 import json
 
@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from tiny_models import write_model
 
-from m2snet_jax import load_config, load_model, plot
+from m2snet_jax import load_config, load_model
 from m2snet_jax.data.augment import test_example as prepare
-from m2snet_jax.model.layers import resize
-from m2snet_jax.plot.features import GAP, LABEL, PAPER
+from m2snet_jax.models.layers import resize
+from m2snet_jax.report.curves import curves
+from m2snet_jax.report.features import BACKGROUND, GAP, LABEL, pyramid, pyramid_maps
 
 
 @pytest.fixture(scope='module')
@@ -25,7 +26,7 @@ def image():
 
 
 def test_the_maps_of_the_pyramid_are_those_from_which_the_model_predicts(predictor, image):
-    maps = plot.pyramid_maps(predictor, image)
+    maps = pyramid_maps(predictor, image)
     assert len(maps) == 5 + 10 + 1
     assert maps['x1'].shape == (12, 12, 64)
     assert maps['x5_x4_x3_x2_x1'].shape == maps['x2_x1'].shape == (12, 12, 64)
@@ -44,7 +45,7 @@ def test_the_maps_of_the_pyramid_are_those_from_which_the_model_predicts(predict
 
 def test_the_triangle_shows_every_map_in_its_place(predictor, image):
     side = 40
-    sheet = plot.pyramid(predictor, image, side)
+    sheet = pyramid(predictor, image, side)
     step = side + GAP
     assert sheet.shape == (5 * (step + LABEL) + GAP, 5 * step + GAP, 3)
 
@@ -54,29 +55,19 @@ def test_the_triangle_shows_every_map_in_its_place(predictor, image):
 
     for row in range(5):
         for k in range(5 - row):
-            assert not (cell(row, k + row / 2) == PAPER).all(-1).any(), (row, k)
+            assert not (cell(row, k + row / 2) == BACKGROUND).all(-1).any(), (row, k)
     np.testing.assert_allclose(cell(4, 0).mean((0, 1)), image.mean((0, 1)), atol=8)
     probability = predictor.probabilities([image])[0][..., 0]
     np.testing.assert_allclose(cell(4, 4).mean(), 255 * probability.mean(), atol=2)
-    assert (cell(4, 1) == PAPER).all()
-
-
-def test_a_grid_keeps_proportions_and_order():
-    pictures = [np.full((20, 40, 3), 10, np.uint8), np.full((8, 4), 20, np.uint8), np.full((5, 5, 3), 30, np.uint8)]
-    sheet = plot.grid(pictures, columns=2, side=10)
-    assert sheet.shape == (20, 20, 3)
-    assert (sheet[:10, :10] == 10).all(-1).sum() == 10 * 5
-    assert (sheet[:10, 10:] == 20).all(-1).sum() == 5 * 10
-    assert (sheet[10:, :10] == 30).all()
-    assert (sheet[10:, 10:] == 255).all()
+    assert (cell(4, 1) == BACKGROUND).all()
 
 
 def test_curves_draw_what_a_run_has_written(tmp_path):
     rows = [{'step': k, 'loss': 1 / k, 'structure': 0.5, 'validation/Dice': k / 10} for k in range(1, 6)]
     (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows) + '{"step": 6, "lo')
-    drawn = plot.curves(tmp_path)
+    drawn = curves(tmp_path)
     assert drawn._repr_html_() == drawn
     assert drawn.count('<figure>') == 2
     assert drawn.count('<circle') == 2 * 5
-    assert 'structure' in plot.curves(tmp_path, ['structure'])
-    assert 'nothing to draw yet' in plot.curves(tmp_path / 'elsewhere')
+    assert 'structure' in curves(tmp_path, ['structure'])
+    assert 'nothing to draw yet' in curves(tmp_path / 'elsewhere')

@@ -7,8 +7,8 @@ from tiny_models import write_model
 
 from m2snet_jax import InputError, load_config, load_model
 from m2snet_jax.__main__ import main
-from m2snet_jax.evaluation.folders import claim_folder
-from m2snet_jax.evaluation.prediction import Writer, predict_files
+from m2snet_jax.prediction.folders import claim_folder, predict_files
+from m2snet_jax.prediction.writer import Writer
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
 

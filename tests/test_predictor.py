@@ -13,10 +13,12 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from m2snet_jax import InputError, load_config, load_model
+from m2snet_jax.build import create_model
 from m2snet_jax.config import to_json
 from m2snet_jax.data.augment import test_example as normalised_example
-from m2snet_jax.images import write_png
-from m2snet_jax.predictor import Predictor, create_model, make_predict_step
+from m2snet_jax.images.formats import write_png
+from m2snet_jax.models.model_weights import split_model
+from m2snet_jax.prediction.predictor import Predictor, make_predict_step
 from m2snet_jax.weights import state_dict
 from m2snet_jax.weights.checkpoint import Checkpoints
 
@@ -39,8 +41,7 @@ def save_run(folder, models, **overrides):
     """Saves models as the checkpoints 1, 2, … of a run."""
     checkpoints = Checkpoints(folder / 'checkpoints')
     for step, model in enumerate(models, start=1):
-        _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-        checkpoints.save_model(step, params, batch_stats)
+        checkpoints.save_model(step, split_model(model)[1])
     checkpoints.close()
     (folder / 'config.json').write_text(json.dumps({'config': to_json(load_config('default', **SMALL, **overrides))}))
 
@@ -154,18 +155,18 @@ def test_lists_of_any_sizes_run_in_at_most_four_programs():
 def test_a_model_that_trains_with_remat_predicts_many_images():
     model = small_model()
     model.encoder.remat = True
-    graph, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    graph, weights = split_model(model)
     images = [image_of(40, 40, seed) for seed in range(3)]
     given = np.stack([normalised_example(image, SIZE) for image in images])
-    for probability, image in zip(make_predict_step(graph)(params, batch_stats, given), images, strict=True):
+    for probability, image in zip(make_predict_step(graph)(weights, given), images, strict=True):
         np.testing.assert_allclose(probability, truth(image, small_model()), atol=1e-5)
 
 
 def test_threads_share_one_program_and_agree():
     predictor, images = Predictor(small_model(), SIZE), [image_of(40, 40, seed) for seed in range(6)]
     compiled = []
-    lower = predictor.step.lower
-    predictor.step = type('Step', (), {'lower': lambda self, *arguments: compiled.append(1) or lower(*arguments)})()
+    lower = predictor._step.lower
+    predictor._step = type('Step', (), {'lower': lambda self, *arguments: compiled.append(1) or lower(*arguments)})()
     with ThreadPoolExecutor(6) as threads:
         maps = list(threads.map(predictor, images * 3))
     assert len(compiled) == 1

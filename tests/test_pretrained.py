@@ -16,9 +16,9 @@ from m2snet_jax.errors import InputError
 from m2snet_jax.weights.pretrained import (
     PRETRAINED,
     PretrainedFile,
-    cache_folder,
     fetch_weights,
     weight_warnings,
+    weights_folder,
     weights_path,
 )
 
@@ -98,15 +98,15 @@ def test_a_path_is_returned_as_it_is(tmp_path):
         weights_path(tmp_path / 'absent.pth')
 
 
-def test_cache_folder(monkeypatch):
+def test_weights_folder(monkeypatch):
     monkeypatch.setenv('M2SNET_JAX_CACHE', '/a')
     monkeypatch.setenv('XDG_CACHE_HOME', '/b')
     monkeypatch.setenv('HOME', '/c')
-    assert cache_folder() == Path('/a')
+    assert weights_folder() == Path('/a')
     monkeypatch.delenv('M2SNET_JAX_CACHE')
-    assert cache_folder() == Path('/b/m2snet_jax')
+    assert weights_folder() == Path('/b/m2snet_jax')
     monkeypatch.delenv('XDG_CACHE_HOME')
-    assert cache_folder() == Path('/c/.cache/m2snet_jax')
+    assert weights_folder() == Path('/c/.cache/m2snet_jax')
 
 
 def test_downloads_once(server, capsys):

@@ -1,7 +1,8 @@
-"""The training step as a program: compiled once a size, donated, free of waiting, equal on any number of devices."""
+"""The training step as a program: compiled once for each size, its state donated, equal on any number of devices."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -12,9 +13,12 @@ import pytest
 from flax import nnx
 
 from m2snet_jax import LossNet, M2SNet
-from m2snet_jax.model.losses import total_loss
-from m2snet_jax.training.logs import Logs, Progress, read_metrics
-from m2snet_jax.training.optimizer import sgd, triangle
+from m2snet_jax.models.losses import total_loss
+from m2snet_jax.models.model_weights import split_model
+from m2snet_jax.prediction.predictor import make_predict_step
+from m2snet_jax.storage import read_json_lines
+from m2snet_jax.training.logs import Logs, Progress
+from m2snet_jax.training.optimizer import sgd, triangular
 from m2snet_jax.training.step import create_train_state, make_train_step
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
@@ -26,7 +30,7 @@ def networks(dtype=jnp.float32):
 
 
 def start(with_lossnet=True, dtype=jnp.float32, **options):
-    optimizer, (model, lossnet) = sgd(triangle(0.01, 4, 1)), networks(dtype)
+    optimizer, (model, lossnet) = sgd(triangular(0.01, 4, 1)), networks(dtype)
     graph, state = create_train_state(model, optimizer)
     lossnet_graph, lossnet_params = nnx.split(lossnet) if with_lossnet else (None, None)
     return make_train_step(graph, optimizer, lossnet_graph, **options), state, lossnet_params
@@ -52,6 +56,55 @@ def test_one_compilation_a_size_and_the_state_is_donated():
     jax.tree.map(np.testing.assert_array_equal, lossnet_params, kept)
 
 
+def scopes_of(lowered):
+    """The names of the operations in a compiled program, one a line."""
+    option = 'jax_compilation_cache_include_metadata_in_key'  # else the cache may hold a program with other names
+    jax.config.update(option, True)
+    try:
+        text = lowered.compile().as_text()
+    finally:
+        jax.config.update(option, False)
+    return '\n'.join(sorted(set(re.findall(r'op_name="([^"]*)"', text))))
+
+
+def test_compiled_programs_carry_the_names_of_the_modules():
+    train_step, state, lossnet_params = start()
+    names = scopes_of(train_step.lower(state, lossnet_params, batch(), 40))
+    modules = (
+        'encoder/conv1/0',
+        'encoder/layer3/block0/conv1',
+        'encoder/layer4/block0/convs/2',
+        'reduction/3/conv',
+        'pyramid/x5_x4/full_one_3/norm',
+        'pyramid/x5_x4_x3_x2_x1/project/conv',
+        'pyramid/x5_dem_4/norm',
+        'enhancement/level1/norm',
+        'output1',
+    )
+    for module in modules:
+        assert f'/jvp(M2SNet)/{module}/' in names
+        assert f'/transpose(jvp(M2SNet))/{module}/' in names
+    assert '/jvp(loss)/structure_loss/' in names
+    assert '/transpose(jvp(loss))/structure_loss/' in names
+    assert '/jvp(loss)/lossnet/prediction/blocks/3/2/' in names
+    assert '/transpose(jvp(loss))/lossnet/prediction/blocks/3/2/' in names
+    assert '/jvp(loss)/lossnet/mask/blocks/3/2/' in names
+    assert '/transpose(jvp(loss))/lossnet/mask/' not in names
+    assert '/optimizer/' in names
+    assert re.search(r'^jit\(train_step\)/(jvp\()?resize', names, re.MULTILINE)
+
+    graph, weights = split_model(networks()[0])
+    names = scopes_of(make_predict_step(graph).lower(weights, batch(40)['image']))
+    assert all(f'M2SNet/{module}/' in names for module in modules)
+
+
+def test_names_of_modules_leave_equal_models_equal():
+    models = [nnx.eval_shape(lambda: M2SNet('res2net14', rngs=nnx.Rngs(0))) for _ in range(2)]
+    graph, other, copied = (split_model(model)[0] for model in (*models, nnx.clone(models[0])))
+    assert graph == other == copied
+    assert hash(graph) == hash(other) == hash(copied)
+
+
 @pytest.mark.slow
 def test_sizes_are_made_on_the_device_by_bilinear_resize():
     train_step, state, lossnet_params = start(with_lossnet=False)
@@ -67,7 +120,7 @@ def test_sizes_are_made_on_the_device_by_bilinear_resize():
 
 
 def test_filters_keep_their_statistics_from_a_step_on():
-    train_step, state, lossnet_params = start(with_lossnet=False, fix_filters_at=1)
+    train_step, state, lossnet_params = start(with_lossnet=False, freeze_shared_norms_at=1)
     means = []
     for _ in range(3):
         state, _ = train_step(state, lossnet_params, batch(), 40)
@@ -84,10 +137,10 @@ def test_filters_keep_their_statistics_from_a_step_on():
 @pytest.mark.slow
 def test_parts_of_a_batch_give_the_mean_of_their_gradients(float64):
     """Each part meets batch norm by itself, and the running statistics follow one part after the other."""
-    train_step, state, lossnet_params = start(dtype=jnp.float64, accumulate=2)
+    train_step, state, lossnet_params = start(dtype=jnp.float64, gradient_accumulation=2)
     whole, one_by_one, gradients, losses = batch(), state.batch_stats, [], []
     model, lossnet = networks(jnp.float64)
-    graph, _ = create_train_state(model, sgd(triangle(0.01, 4, 1)))
+    graph, _ = create_train_state(model, sgd(triangular(0.01, 4, 1)))
 
     @jax.jit
     def gradient(params, batch_stats, images, mask):
@@ -103,7 +156,7 @@ def test_parts_of_a_batch_give_the_mean_of_their_gradients(float64):
         losses.append(float(loss))
         gradients.append(one)
     mean = jax.tree.map(lambda a, b: (a + b) / 2, *gradients)
-    rate = triangle(0.01, 4, 1)(0)
+    rate = triangular(0.01, 4, 1)(0)
     # The first update: momentum starts at 0 and Nesterov counts the gradient once more.
     expected = jax.tree.map(lambda p, g: p - rate * 1.9 * (g + 5e-4 * p), state.params, mean)
     after, reported = train_step(state, lossnet_params, whole)
@@ -115,10 +168,10 @@ def test_parts_of_a_batch_give_the_mean_of_their_gradients(float64):
 
 @pytest.mark.slow
 def test_stages_computed_again_change_no_value():
-    """Each of the four stages stands behind a barrier, so that compilers for accelerators do not keep it after all."""
+    """A barrier before each of the four stages stops compilers for accelerators from keeping its maps after all."""
     results, barriers = [], []
     for remat in (False, True):
-        optimizer = sgd(triangle(0.01, 4, 1))
+        optimizer = sgd(triangular(0.01, 4, 1))
         model = M2SNet('res2net14', rngs=nnx.Rngs(0))
         model.encoder.remat = remat
         graph, state = create_train_state(model, optimizer)
@@ -135,8 +188,8 @@ def test_stages_computed_again_change_no_value():
 
 @pytest.mark.slow
 def test_averaged_weights_follow_the_steps():
-    optimizer = sgd(triangle(0.01, 4, 1))
-    graph, state = create_train_state(M2SNet('res2net14', rngs=nnx.Rngs(0)), optimizer, average=True)
+    optimizer = sgd(triangular(0.01, 4, 1))
+    graph, state = create_train_state(M2SNet('res2net14', rngs=nnx.Rngs(0)), optimizer, ema=True)
     train_step = make_train_step(graph, optimizer, ema=0.15)
     seen = [np.asarray(state.params['output1']['kernel'][...])]
     for _ in range(3):
@@ -146,10 +199,10 @@ def test_averaged_weights_follow_the_steps():
     for step, kernel in enumerate(seen[1:]):
         decay = min(0.15, (1 + step) / (10 + step))  # 0.1, then 0.15
         expected = decay * expected + (1 - decay) * kernel
-    np.testing.assert_allclose(state.evaluated[0]['output1']['kernel'][...], expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(state.eval_weights.params['output1']['kernel'][...], expected, rtol=1e-5, atol=1e-7)
     assert np.abs(expected - seen[-1]).max() > 1e-6
     other = jax.tree.map(jnp.zeros_like, state.batch_stats)
-    assert state.with_statistics(other).evaluated[1] is other
+    assert state.with_statistics(other).eval_weights.batch_stats is other
     assert state.with_statistics(other).batch_stats is state.batch_stats
 
 
@@ -157,14 +210,12 @@ ON_DEVICES = """
 import jax, json, sys
 import numpy as np
 sys.path[:0] = ['.', 'tests']
-from m2snet_jax import mesh as devices
-from m2snet_jax.weights import state_dict
-from flax import nnx
+from m2snet_jax.devices.mesh import make_mesh, replicate, shard
 import test_step
-mesh = devices.make_mesh()
+mesh = make_mesh()
 train_step, state, lossnet_params = test_step.start()
-state, lossnet_params = devices.replicate((state, lossnet_params), mesh)
-batch = devices.shard(jax.tree.map(np.asarray, test_step.batch()), mesh)
+state, lossnet_params = replicate((state, lossnet_params), mesh)
+batch = shard(jax.tree.map(np.asarray, test_step.batch()), mesh)
 losses = []
 for _ in range(2):
     state, one = train_step(state, lossnet_params, batch, 40)
@@ -224,7 +275,7 @@ def test_reports_are_means_since_the_last_one(tmp_path):
         progress.add(step, {'loss': jnp.float32(loss)})
         if step % 2 == 0:
             progress.report()
-    rows = read_metrics(tmp_path)
+    rows = read_json_lines(tmp_path / 'metrics.jsonl')
     assert [(row['step'], row['loss'], row['epoch']) for row in rows] == [(2, 1.5, 1.0), (4, 6.0, 2.0)]
     assert all(row['images_per_second'] > 0 and 0 <= row['data_wait'] <= 1 for row in rows)
 
@@ -236,4 +287,8 @@ def test_logs_take_back_what_an_interrupted_run_wrote_too_much(tmp_path):
     with (tmp_path / 'metrics.jsonl').open('a') as file:
         file.write('{"step": 8, "lo')  # as a killed process leaves it
     Logs(tmp_path, 4, tensorboard=False).write(6, {'loss': 60.0})
-    assert [(row['step'], row['loss']) for row in read_metrics(tmp_path)] == [(2, 2), (4, 4), (6, 60)]
+    assert [(row['step'], row['loss']) for row in read_json_lines(tmp_path / 'metrics.jsonl')] == [
+        (2, 2),
+        (4, 4),
+        (6, 60),
+    ]

@@ -13,15 +13,16 @@ from scipy import stats
 from m2snet_jax import InputError
 from m2snet_jax.__main__ import main
 from m2snet_jax.config import flatten, to_json
-from m2snet_jax.evaluation import study as tables
 from m2snet_jax.evaluation.comparison import MEANS
-from m2snet_jax.evaluation.runs import epoch_losses, read_references, training_seconds
-from m2snet_jax.evaluation.study import study_table
-from m2snet_jax.evaluation.study_text import text
 from m2snet_jax.metrics.seeds import seeds_and_images
 from m2snet_jax.metrics.statistics import bootstrap_mean
-from m2snet_jax.report.study import write_study
-from m2snet_jax.study import base_config, cells_of, check_folder, load_study
+from m2snet_jax.study import results as tables
+from m2snet_jax.study.definition import base_config, cells_of, check_folder, load_study
+from m2snet_jax.study.references import read_references
+from m2snet_jax.study.results import study_table
+from m2snet_jax.study.run_logs import epoch_losses, training_seconds
+from m2snet_jax.study.study_page import write_study
+from m2snet_jax.study.study_text import text
 
 SIZE = 100  # pixels of a made-up image, of which ten are lesion
 
@@ -53,7 +54,7 @@ def write_run(cell, dice, names=None, lesion_free=2, log=True):
         zip([*names, *(f'free{k}' for k in range(lesion_free))], [*dice, *[0.0] * lesion_free], strict=True)
     ):
         row = {f'{protocol}/{key}': value / 2 for protocol, keys in MEANS.items() for key in keys}
-        row |= {'set': 'test', 'name': name, 'class': 1, 'hard/Dice': value, 'reference/Dice': value}
+        row |= {'set': 'test', 'name': name, 'class': 1, 'hard/Dice': value, 'released/Dice': value}
         free = number >= len(dice)
         rows.append(row | {'hard/TP': 0 if free else 10, 'hard/FN': 0, 'hard/FP': int(name == 'free0')})
     with (cell.folder / 'scores' / 'per_image.csv').open('w', newline='') as file:
@@ -71,7 +72,7 @@ def write_run(cell, dice, names=None, lesion_free=2, log=True):
 def test_the_study_of_busi_in_the_order_of_importance():
     study = load_study('configs/studies/busi.py' if Path('configs/studies/busi.py').exists() else 'busi')
     cells = cells_of(study, base_config(study), '/runs')
-    names = ['m2snet', 'no_near_duplicates', 'control', 'msnet', 'recalibrated', 'weighted_bce', 'encoder_tenth',
+    names = ['m2snet', 'no_near_duplicates', 'control', 'msnet', 'precise_batch_norm', 'weighted_bce', 'encoder_tenth',
              'frozen_stem', 'one_size']  # fmt: skip
     assert [variant.name for variant in study.variants] == names
     assert [str(cell.folder) for cell in cells[:5]] == [
@@ -87,10 +88,10 @@ def test_the_study_of_busi_in_the_order_of_importance():
     assert lists == {'busi_near_duplicates.txt': 'no_near_duplicates', 'busi_control.txt': 'control'}
     assert changed == {
         'm2snet': {}, 'no_near_duplicates': {}, 'control': {}, 'msnet': {'model.name': 'msnet'},
-        'recalibrated': {
-            'steps': 1, 'optimizer.peak': 0.0, 'recalibrate': 60, 'model.weights': '/runs/m2snet/fold0-seed0'
+        'precise_batch_norm': {
+            'steps': 1, 'optimizer.peak_lr': 0.0, 'precise_batch_norm': 60, 'model.weights': '/runs/m2snet/fold0-seed0'
         },
-        'weighted_bce': {'loss.bce': 'weighted'}, 'encoder_tenth': {'optimizer.encoder_factor': 0.1},
+        'weighted_bce': {'loss.bce': 'weighted'}, 'encoder_tenth': {'optimizer.encoder_lr_factor': 0.1},
         'frozen_stem': {'optimizer.freeze_stem': True}, 'one_size': {'data.sizes': (128,)},
     }  # fmt: skip
 
@@ -127,7 +128,10 @@ def test_equal_cells_share_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ('entry', 'words'),
     [
-        ({'changes': {'optimizer.paek': 1.0}}, "variant 'x': no such key optimizer.paek; did you mean optimizer.peak?"),
+        (
+            {'changes': {'optimizer.paek': 1.0}},
+            "variant 'x': optimizer.paek: no such key; did you mean optimizer.peak_lr?",
+        ),
         ({'changes': {'batch': 'many'}}, "variant 'x': batch='many' does not fit"),
         ({'changes': {'batch': 0}}, "variant 'x': --config.batch=0: must be at least 1"),
         ({'changes': {'seed': 3}}, "variant 'x': changes seed or data.fold"),
@@ -159,7 +163,7 @@ def test_mistakes_in_a_study_file_are_one_line_that_names_the_variant(tmp_path, 
         ),
         (['--config=configs/kvasir.py'], 'has no function get_study()'),
         (['--config=quickstart:small'], 'has no variants'),
-        (['--config=quickstart', '--config.optimizer.paek=1'], 'did you mean optimizer.peak?'),
+        (['--config=quickstart', '--config.optimizer.paek=1'], 'did you mean optimizer.peak_lr?'),
         (['--config=quickstart', '--reference=nowhere'], '--reference=nowhere: holds no JSON files with per_image'),
         (['--config=quickstart', '--workdir=nowhere', '--table'], '--workdir=nowhere: no such folder'),
         (['--config=quickstart', 'word'], 'word: not understood'),
@@ -189,7 +193,9 @@ def test_a_folder_with_another_run_is_refused(tmp_path):
     check_folder(cells[0])
     recorded['config']['optimizer']['peak'] = 0.3
     (cells[0].folder / 'config.json').write_text(json.dumps(recorded))
-    with pytest.raises(InputError, match=r'a/seed0: holds a run of another config, changed: optimizer\.peak 0\.3 → '):
+    with pytest.raises(
+        InputError, match=r'a/seed0: holds a run of another config, changed: optimizer\.peak_lr 0\.3 → '
+    ):
         check_folder(cells[0])
 
 
@@ -207,7 +213,7 @@ def test_means_and_differences_are_those_of_the_scores(tmp_path):
         assert row['scores']['hard/Dice']['deviation'] == pytest.approx(by_seed.std(ddof=1))
         assert list(row['scores']['hard/Dice']['seeds'].values()) == pytest.approx(list(by_seed))
         assert row['scores']['hard/IoU']['mean'] == pytest.approx(by_seed.mean() / 2)
-        assert row['scores']['reference/Dice']['mean'] == pytest.approx(
+        assert row['scores']['released/Dice']['mean'] == pytest.approx(
             by_seed.mean() * 10 / 12
         )  # and two free of lesions
         assert row['scores']['lesion_free/false_positive_share']['mean'] == 0.5
@@ -336,10 +342,37 @@ def test_published_figures_stand_beside(tmp_path):
     study, cells = study_of(tmp_path, variants('a'), changes={'data.name': 'busi'})
     write_run(cells[0], [0.5, 0.6])
     table = study_table(study, cells)
-    assert table['test_sets']['test']['published']['hard/Dice']['M²SNet']['figure'] == '.7921±.0138'
+    assert table['test_sets']['test']['published']['released/Dice']['M²SNet']['figure'] == '.7921±.0138'
     assert '.7921±.0138' in text(table)
     write_study(table, tmp_path)
     assert '.7921±.0138' in (tmp_path / 'study.html').read_text()
+
+
+def headline(table, folder):
+    """The text of the first card of the page of a study."""
+    write_study(table, folder)
+    page = (folder / 'study.html').read_text()
+    assert page.index('class="headline"') < page.index('<table>')
+    card = page.split('<div class="headline">')[1].split('</div>')[0]
+    return ' '.join(re.sub('<[^>]*>', ' ', card).split())
+
+
+def test_the_page_begins_with_the_main_difference(tmp_path):
+    study, cells = study_of(tmp_path, variants('a', 'b', 'c', seeds=(0, 1, 2)))
+    for cell in cells[:3]:
+        write_run(cell, np.linspace(0.1, 0.5, 20) + 0.01 * cell.seed)
+    words = headline(study_table(study, cells), tmp_path)
+    assert words.startswith('a, test set test 0.3100 ± 0.0100 hard/Dice Mean over 20 images and 3 seeds.')
+    for cell in cells[3:]:
+        write_run(cell, np.linspace(0.4, 0.8, 20) + 0.02 * cell.seed)
+    table = study_table(study, cells)
+    found = table['test_sets']['test']['differences'][0]['scores']['hard/Dice']
+    assert headline(table, tmp_path) == (
+        f'b − a, test set test +0.310 hard/Dice, 95 % interval {found["low"]:+.3f} … {found["high"]:+.3f} '
+        '20 images, 3 seeds against 3, paired. The interval excludes 0.'
+    )
+    found['low'] = -0.001
+    assert 'The interval includes 0: no difference is shown.' in headline(table, tmp_path)
 
 
 def test_the_table_alone_trains_nothing(tmp_path, capsys, monkeypatch):

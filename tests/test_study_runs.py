@@ -20,11 +20,11 @@ from test_study import study_of, variants, write_file, write_run
 
 from m2snet_jax import InputError
 from m2snet_jax.__main__ import main
+from m2snet_jax.build import create_model
 from m2snet_jax.config import load_config
-from m2snet_jax.predictor import create_model
-from m2snet_jax.study import base_config, cells_of, load_study
-from m2snet_jax.training import study as runner
-from m2snet_jax.training.loop import build_optimizer
+from m2snet_jax.study import runner
+from m2snet_jax.study.definition import base_config, cells_of, load_study
+from m2snet_jax.training.optimizer import build_optimizer
 from m2snet_jax.weights import load_weights
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
@@ -34,7 +34,7 @@ TINY = {
     'batch': 2,
     'steps': 2,
     'model.encoder': 'res2net14',
-    'model.fix_filters': 1.0,
+    'model.freeze_shared_norms_after': 1.0,
     'loss.lossnet': 0.0,
     'data.size': 48,
     'data.sizes': (48,),
@@ -46,7 +46,7 @@ TINY = {
     'evaluate.batch': 2,
     'evaluate.bootstrap': 0,
 }
-MEANS_ANEW = {'steps': 1, 'optimizer.peak': 0.0, 'recalibrate': 2}
+MEANS_ANEW = {'steps': 1, 'optimizer.peak_lr': 0.0, 'precise_batch_norm': 2}
 
 
 @pytest.fixture(autouse=True)

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from conftest import CACHE
 
-from m2snet_jax import InputError, load_config, load_model, mesh, train_and_evaluate
+from m2snet_jax import InputError, load_config, load_model, train_and_evaluate
 from m2snet_jax.__main__ import main as run_command
 from m2snet_jax.commands.train import main
 from m2snet_jax.data.datasets import open_dataset
+from m2snet_jax.storage import read_json_lines
 from m2snet_jax.training import loop
-from m2snet_jax.training.logs import read_metrics
 from m2snet_jax.training.step import create_train_state
 from m2snet_jax.weights.checkpoint import Checkpoints
 
@@ -33,7 +33,7 @@ TINY = {
     'steps': STEPS,
     'model.encoder': 'res2net14',
     'loss.lossnet_size': 32,
-    'optimizer.peak': 0.01,
+    'optimizer.peak_lr': 0.01,
     'data.size': 48,
     'data.sizes': (40, 48),
     'data.count': 10,
@@ -87,7 +87,8 @@ def final_state(workdir):
 
 def assert_equal_runs(workdir, other):
     jax.tree.map(np.testing.assert_array_equal, final_state(workdir), final_state(other))
-    losses = [[(row['step'], row['loss']) for row in read_metrics(folder)] for folder in (workdir, other)]
+    logs = [read_json_lines(folder / 'metrics.jsonl') for folder in (workdir, other)]
+    losses = [[(row['step'], row['loss']) for row in rows] for rows in logs]
     assert losses[0] == losses[1]
     assert [step for step, _ in losses[0]] == list(range(1, STEPS + 1))
 
@@ -104,7 +105,7 @@ def test_what_a_run_leaves(finished):
     assert list(workdir.glob('events.out.tfevents.*'))
     manifest = (workdir / 'manifest.csv').read_text().splitlines()
     assert len(manifest) == 1 + 15
-    row = read_metrics(workdir)[-1]
+    row = read_json_lines(workdir / 'metrics.jsonl')[-1]
     assert {'step', 'loss', 'structure', 'lossnet', 'images_per_second', 'data_wait'} <= row.keys()
 
 
@@ -115,7 +116,7 @@ def test_the_run_loads_for_prediction(finished):
     assert probability.shape == example['mask'].shape
     assert probability.dtype == np.float32
     stored = next((workdir / 'maps' / 'test').glob(f'{example["name"]}.png'))
-    from m2snet_jax.images import read_mask
+    from m2snet_jax.images.formats import read_mask
 
     assert np.abs(read_mask(stored) - probability * 255).max() < 2  # the file is cut to bytes before its resize
 
@@ -129,7 +130,7 @@ def test_random_weights_are_warned_of_wherever_the_run_is_scored(finished, tmp_p
     for line in warnings:
         assert f'warning: {line}' in out
         for folder in (workdir, tmp_path):
-            assert html.escape(line) in (folder / 'report.html').read_text()
+            assert line in html.unescape((folder / 'report.html').read_text())
 
 
 def test_a_finished_run_says_so_and_does_nothing(finished, capsys):
@@ -145,7 +146,7 @@ def test_a_finished_run_says_so_and_does_nothing(finished, capsys):
 def test_a_killed_run_goes_on_bit_for_bit(number, finished, tmp_path):
     workdir, when = tmp_path / 'killed', random.Random(int(number)).randrange(2, STEPS - 3)
     process = start(workdir)
-    while len(read_metrics(workdir)) < when:
+    while len(read_json_lines(workdir / 'metrics.jsonl')) < when:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     process.send_signal(number)
@@ -186,7 +187,7 @@ def test_other_data_are_refused(finished, monkeypatch):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_good_checkpoints(tmp_path, capsys):
     workdir = tmp_path / 'run'
-    extreme = [*ARGUMENTS, '--config.data.sizes=(48,)', '--config.optimizer.peak=1e25']
+    extreme = [*ARGUMENTS, '--config.data.sizes=(48,)', '--config.optimizer.peak_lr=1e25']
     extreme += ['--config.checkpoint.every=1', '--config.log.every=50']
     assert main(['train', *extreme, f'--workdir={workdir}']) == 1
     error = capsys.readouterr().err.splitlines()[-1]
@@ -225,7 +226,7 @@ def test_training_starts_from_the_weights_of_another_run(finished):
 )
 def test_bad_input_is_one_error_and_leaves_nothing(arguments, message, tmp_path, monkeypatch, capsys):
     if 'divisible' in message:
-        monkeypatch.setattr(mesh, 'make_mesh', lambda: type('Mesh', (), {'size': 2}))
+        monkeypatch.setattr(loop, 'make_mesh', lambda: type('Mesh', (), {'size': 2}))
     workdir = [] if any(word.startswith('--workdir') for word in arguments) else [f'--workdir={tmp_path / "run"}']
     assert main(['train', *ARGUMENTS, *workdir, *arguments]) == 2
     output = capsys.readouterr()

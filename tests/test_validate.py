@@ -271,6 +271,10 @@ def test_near_duplicates_are_warnings_pair_by_pair(tmp_path, capsys):
     }  # fmt: skip
     assert (found['groups'], found['images'], found['largest_group'], found['across_split']) == (2, 5, 3, 3)
     assert found['near_training'] == {'test': 2}
+    assert found['counts'] == [
+        {'splits': ['train', 'test'], 'identical': 0, 'near': 3},
+        {'splits': ['train', 'train'], 'identical': 0, 'near': 1},
+    ]
     assert json.loads((output / 'validate.json').read_text()) == report
     main(['validate', *map(str, arguments)])
     out = capsys.readouterr().out
@@ -296,6 +300,41 @@ def test_near_duplicates_are_warnings_pair_by_pair(tmp_path, capsys):
     report = validate(capsys, '--root', root, f'--config.data.exclude={output}/near_duplicates.txt')[1]
     assert report['near_duplicates']['across_split'] == 0
     assert report['splits']['excluded']['images'] == 3
+
+
+def test_of_many_near_duplicates_a_table_and_the_worst_are_printed(tmp_path, capsys):
+    """Eight training and three test images of one picture; two of each are the same file."""
+    root = tmp_path / 'data'
+    for index in range(11):
+        write(root / f'images/case{index:02d}.png', near(0) + np.uint8(index))
+        write(root / f'masks/case{index:02d}.png', mask_of(index, 64, 64))
+    for index in (1, 8, 9):
+        shutil.copy(root / 'images/case00.png', root / f'images/case{index:02d}.png')
+    (root / 'test.txt').write_text('case08\ncase09\ncase10\n')
+    status, report, problems = validate(capsys, '--root', root)
+    assert (status, len(problems)) == (1, 4)
+    assert report['near_duplicates']['counts'] == [
+        {'splits': ['train', 'test'], 'identical': 4, 'near': 20},
+        {'splits': ['train', 'train'], 'identical': 1, 'near': 27},
+        {'splits': ['test', 'test'], 'identical': 1, 'near': 2},
+    ]
+    assert len(report['near_duplicates']['pairs']) == 55  # all of them
+    assert main(['validate', f'--root={root}']) == 1
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index('55 pairs of near-duplicates')
+    assert [line.split() for line in lines[start + 1 : start + 5]] == [
+        ['splits', 'identical', 'near'], ['train', 'and', 'test', '4', '20'], ['train', '1', '27'], ['test', '1', '2'],
+    ]  # fmt: skip
+    end = lines.index('all 55 pairs: --json, or --output=DIR for validate.json and duplicates.html')
+    sections = '\n'.join(lines[start + 6 : end - 1]).split('\n\n')
+    kinds = {title: pairs for title, *pairs in (section.splitlines() for section in sections)}
+    assert {title: len(pairs) for title, pairs in kinds.items()} == {
+        'identical, in two splits': 4,
+        'near, in two splits: the first 5 of 20': 5,
+        'in one split: the first 5 of 31': 5,
+    }
+    assert all('byte for byte' in line for line in kinds['identical, in two splits'])
+    assert not any('byte for byte' in line for line in kinds['near, in two splits: the first 5 of 20'])
 
 
 def test_counts_that_differ_from_the_published_ones(tmp_path, capsys):

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from m2snet_jax import InputError, load_config, load_model, mesh, metrics, train_and_evaluate
-from m2snet_jax.model.m2snet import M2SNet, MSNet
-from m2snet_jax.predictor import make_predict_step, released_map
-from m2snet_jax.training.logs import read_metrics
+from m2snet_jax import InputError, load_config, load_model, metrics, train_and_evaluate
+from m2snet_jax.devices.mesh import make_mesh
+from m2snet_jax.models.m2snet import M2SNet, MSNet
+from m2snet_jax.models.model_weights import split_model
+from m2snet_jax.prediction.predictor import make_predict_step, released_map
+from m2snet_jax.storage import read_json_lines
 from m2snet_jax.training.validation import make_validate
 from m2snet_jax.weights import load_weights
 
@@ -23,7 +25,7 @@ RUN = {
     'model.name': 'msnet',
     'model.encoder': 'res2net14',
     'loss.lossnet': 0.0,
-    'optimizer.peak': 0.02,
+    'optimizer.peak_lr': 0.02,
     'data.size': SIZE,
     'data.sizes': (SIZE,),
     'data.count': 16,
@@ -55,14 +57,14 @@ class Examples:
 
 def test_it_is_the_hard_dice_where_the_image_has_the_size_of_the_network():
     config, source = load_config('quickstart', **{**RUN, 'evaluate.batch': 3}), Examples(7)
-    graph, *state = nnx.split(M2SNet('res2net14', rngs=nnx.Rngs(0)), nnx.Param, nnx.BatchStat)
-    found = make_validate(graph, [source], config, mesh.make_mesh())(*state)
+    graph, weights = split_model(M2SNet('res2net14', rngs=nnx.Rngs(0)))
+    found = make_validate(graph, [source], config, make_mesh())(weights)
     from m2snet_jax.data.augment import test_example as prepared
 
     images = np.stack([prepared(image, SIZE) for image in source.images])
-    probabilities = make_predict_step(graph)(*state, images)
+    probabilities = make_predict_step(graph)(weights, images)
     scores = [
-        metrics.score(released_map(np.asarray(probability[..., 0]), SIZE, SIZE), mask, 'hard')
+        metrics.score(released_map(np.asarray(probability), SIZE, SIZE)[..., 0], mask, 'hard')
         for probability, mask in zip(probabilities, source.masks, strict=True)
     ]
     assert found == pytest.approx(metrics.aggregate(scores, protocol='hard')['Dice'], abs=1e-6)
@@ -77,11 +79,12 @@ def data_folder(tmp_path, monkeypatch):
 @pytest.mark.usefixtures('data_folder')
 def test_the_best_step_on_the_validation_split_is_scored_and_loaded(tmp_path, monkeypatch, capsys):
     dices = iter((0.4, 0.7, 0.5))  # the second of three epochs is the best
-    monkeypatch.setattr('m2snet_jax.training.loop.make_validate', lambda *_: lambda params, stats: next(dices))
+    monkeypatch.setattr('m2snet_jax.training.loop.make_validate', lambda *_: lambda weights: next(dices))
     config, workdir = load_config('quickstart', **RUN, select='validation'), tmp_path / 'run'
     train_and_evaluate(config, workdir)
     assert 'step 6 had the highest Dice' in capsys.readouterr().err
-    rows = [(row['step'], row['validation/Dice']) for row in read_metrics(workdir) if 'validation/Dice' in row]
+    rows = read_json_lines(workdir / 'metrics.jsonl')
+    rows = [(row['step'], row['validation/Dice']) for row in rows if 'validation/Dice' in row]
     assert rows == [(3, 0.4), (6, 0.7), (9, 0.5)]
     assert sorted(int(path.name) for path in (workdir / 'checkpoints').iterdir()) == [6, 9]
     summary = json.loads((workdir / 'scores' / 'summary.json').read_text())
@@ -90,7 +93,7 @@ def test_the_best_step_on_the_validation_split_is_scored_and_loaded(tmp_path, mo
     assert chosen.model_hash == summary['model_hash'] == load_model(workdir / 'checkpoints' / '6').model_hash
     assert chosen.model_hash != last.model_hash
     model = load_weights(MSNet('res2net14', rngs=nnx.Rngs(5)), workdir)
-    np.testing.assert_array_equal(model.output1.kernel[...], chosen.state[0]['output1']['kernel'][...])
+    np.testing.assert_array_equal(model.output1.kernel[...], chosen._weights.params['output1']['kernel'][...])
     assert 'nothing to do' not in capsys.readouterr().err
     train_and_evaluate(config, workdir)
     assert 'nothing to do' in capsys.readouterr().err
@@ -101,7 +104,7 @@ def test_the_best_step_on_the_validation_split_is_scored_and_loaded(tmp_path, mo
 def test_without_a_split_the_log_says_so_and_a_choice_on_the_test_stands_in_the_sheet(tmp_path, capsys):
     config = load_config('quickstart', **{**RUN, 'epochs': 1, 'data.validation': None, 'ema': 0.9})
     config.unlock()
-    config.select, config.select_on_test, config.optimizer.scale_rate_with_batch, config.accumulate = (
+    config.select, config.select_on_test, config.optimizer.scale_lr_with_batch, config.gradient_accumulation = (
         'test',
         True,
         True,
@@ -121,7 +124,7 @@ def test_without_a_split_the_log_says_so_and_a_choice_on_the_test_stands_in_the_
     assert any('chosen on the test set' in warning for warning in summary['warnings'])
     # What is loaded is what was scored: the averaged weights.
     assert load_model(tmp_path / 'run').model_hash == summary['model_hash']
-    assert jax.tree.leaves(load_model(tmp_path / 'run').state)[0].dtype == np.float32
+    assert jax.tree.leaves(load_model(tmp_path / 'run')._weights)[0].dtype == np.float32
 
 
 def test_the_choice_on_the_test_must_be_insisted_on(tmp_path):

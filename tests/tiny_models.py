@@ -2,7 +2,7 @@
 
 from safetensors.numpy import save_file
 
-from m2snet_jax.predictor import create_model
+from m2snet_jax.build import create_model
 from m2snet_jax.weights import state_dict
 
 SETTINGS = {

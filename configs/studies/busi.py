@@ -1,9 +1,9 @@
-"""BUSI, reduced: does it learn what the released program learns, what are leaks worth, and what does each quirk cost?
+"""BUSI, reduced: training against the released program, the effect of leaks, the effect of each quirk.
 
     python -m m2snet_jax study --config=configs/studies/busi.py --root=/path/to/busi --workdir=runs/study-busi
 
 The recipe is `busi.py:small`: the released one at 128 pixels for 14 epochs, from random weights. Test images are those
-of fold 0 in every run. `docs/reproduction.md` says what is asked, how, and what came out.
+of fold 0 in every run. `docs/reproduction.md` has the questions, the protocol and the results.
 
 The leaks: `busi_near_duplicates.txt` names the 26 training images of fold 0 that are in one group of near-duplicates
 (correlation 0.98 at 64×64 pixels) with a test image, `busi_control.txt` 26 others of the same labels, drawn at random.
@@ -12,7 +12,7 @@ Both were written by
     python -m m2snet_jax validate --config=busi:small --root=/path/to/busi --output=look
 
 from the published set with every image averaged down to at most 256 pixels and the folds of the `folds.csv` beside it.
-With other folds, or images at another size, make them anew.
+Write them again for other folds or another image size.
 """
 
 from pathlib import Path
@@ -20,8 +20,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 
-def get_study():
-    """Returns the study; what the entries mean stands in m2snet_jax/study.py."""
+def get_study() -> dict:
+    """Returns the study; m2snet_jax/study/definition.py describes the entries."""
     return {
         'config': 'busi:small',
         'about': 'M²SNet and its quirks on breast ultrasound (BUSI) at 128 pixels, 14 epochs from random weights.',
@@ -53,11 +53,11 @@ def get_study():
                 'reference': 'msnet',
             },
             {
-                'name': 'recalibrated',
-                'about': 'The weights of m2snet as they are, running statistics taken anew over 60 training batches.',
+                'name': 'precise_batch_norm',
+                'about': 'The weights of m2snet, running statistics measured again over 60 training batches.',
                 'seeds': (0, 1, 2, 3),
                 'weights_of': 'm2snet',
-                'changes': {'steps': 1, 'optimizer.peak': 0.0, 'recalibrate': 60},
+                'changes': {'steps': 1, 'optimizer.peak_lr': 0.0, 'precise_batch_norm': 60},
             },
             {
                 'name': 'weighted_bce',
@@ -66,12 +66,12 @@ def get_study():
             },
             {
                 'name': 'encoder_tenth',
-                'about': "The encoder at a tenth of the rate, as in the paper's text.",
-                'changes': {'optimizer.encoder_factor': 0.1},
+                'about': "The encoder at a tenth of the learning rate, as in the paper's text.",
+                'changes': {'optimizer.encoder_lr_factor': 0.1},
             },
             {
                 'name': 'frozen_stem',
-                'about': 'The stem of the encoder left at its initial weights, as the released filter meant.',
+                'about': 'The stem of the encoder kept at its initial weights, as the released filter was meant to.',
                 'changes': {'optimizer.freeze_stem': True},
             },
             {

@@ -6,8 +6,8 @@ For a GPU or a TPU; `docs/reproduction.md` says how long it may take.
 """
 
 
-def get_study():
-    """Returns the study; what the entries mean stands in m2snet_jax/study.py."""
+def get_study() -> dict:
+    """Returns the study; m2snet_jax/study/definition.py describes the entries."""
     return {
         'config': 'kvasir',
         'about': 'M²SNet and MSNet on polyps by the released recipe, five test sets.',
@@ -17,14 +17,14 @@ def get_study():
             {'name': 'msnet', 'about': 'MSNet by the same recipe.', 'changes': {'model.name': 'msnet'}},
             {
                 'name': 'paper',
-                'about': "As the paper's text says: weighted cross-entropy, the encoder at a tenth of the rate.",
-                'changes': {'loss.bce': 'weighted', 'optimizer.encoder_factor': 0.1},
+                'about': "The paper's text: weighted cross-entropy, the encoder at a tenth of the learning rate.",
+                'changes': {'loss.bce': 'weighted', 'optimizer.encoder_lr_factor': 0.1},
             },
             {
-                'name': 'recalibrated',
-                'about': 'The weights of m2snet as they are, running statistics taken anew over 60 training batches.',
+                'name': 'precise_batch_norm',
+                'about': 'The weights of m2snet, running statistics measured again over 60 training batches.',
                 'weights_of': 'm2snet',
-                'changes': {'steps': 1, 'optimizer.peak': 0.0, 'recalibrate': 60},
+                'changes': {'steps': 1, 'optimizer.peak_lr': 0.0, 'precise_batch_norm': 60},
             },
         ],
     }

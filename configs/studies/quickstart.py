@@ -6,8 +6,8 @@ Its networks are far too small and trained far too short for the figures to say 
 """
 
 
-def get_study():
-    """Returns the study; what the entries mean stands in m2snet_jax/study.py."""
+def get_study() -> dict:
+    """Returns the study; m2snet_jax/study/definition.py describes the entries."""
     return {
         'config': 'quickstart',
         'about': 'M²SNet against MSNet after a dozen steps on phantoms: shows the table, says nothing else.',
@@ -15,7 +15,7 @@ def get_study():
             'batch': 4,
             'steps': 12,
             'loss.lossnet': 0.0,
-            'model.fix_filters': 1.0,
+            'model.freeze_shared_norms_after': 1.0,
             'data.size': 48,
             'data.sizes': (48,),
             'data.count': 16,
@@ -29,10 +29,10 @@ def get_study():
         'variants': [
             {'name': 'm2snet', 'about': 'M²SNet.'},
             {
-                'name': 'recalibrated',
-                'about': 'The same weights, running statistics taken anew over 4 training batches.',
+                'name': 'precise_batch_norm',
+                'about': 'The same weights, running statistics measured again over 4 training batches.',
                 'weights_of': 'm2snet',
-                'changes': {'steps': 1, 'optimizer.peak': 0.0, 'recalibrate': 4},
+                'changes': {'steps': 1, 'optimizer.peak_lr': 0.0, 'precise_batch_norm': 4},
             },
             {'name': 'msnet', 'about': 'MSNet.', 'changes': {'model.name': 'msnet'}},
         ],

@@ -1,18 +1,43 @@
-"""One word of the command line a file. Each has `main(argv) → exit status`, `argv[0]` being the command's name."""
+"""The commands, one module each. A module has `main(argv) → exit status`, `argv[0]` being the command's name."""
 
-import difflib
 import os
 import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import config_flags
 
-from m2snet_jax.config import find_config, flatten, load_config
+from m2snet_jax.config import check_key, find_config, flatten, load_config
 from m2snet_jax.errors import InputError
 
 
-def parse(argv, about, define=None, load=load_config):
-    """Parses the command line of a command that takes a config.
+class CommandLine(NamedTuple):
+    """What a command was given.
+
+    Attributes:
+        config: the ConfigDict with the changes of `--config.key=value`; None for a command without.
+        config_name: the value of `--config`, None where it was not given.
+        flags: the command's own flags, a FlagValues.
+        words: the arguments that are not flags.
+    """
+
+    config: Any
+    config_name: Any
+    flags: Any
+    words: list[str]
+
+
+def parse(
+    argv: list[str],
+    about: str | None,
+    define: Callable[[flags.FlagValues], None] | None = None,
+    *,
+    config: str | None = '',
+    words: bool = False,
+    load: Callable[[str], Any] = load_config,
+) -> CommandLine:
+    """Parses the arguments of a command.
 
     `--config=NAME[:variant]` names a file or one of ours, `--config.key=value` changes a key, `none` unsets an optional
     one, `--root` is short for `--config.data.root`.
@@ -20,45 +45,53 @@ def parse(argv, about, define=None, load=load_config):
     Args:
         argv: the command's name and its arguments.
         about: shown by `--help`, above the flags.
-        define: function that gets a FlagValues and defines the command's own flags in it.
-        load: function from the value of `--config` to the config.
-
-    Returns:
-        (config, flags, words that are no flags).
+        define: defines the command's own flags.
+        config: the default of `--config`; '' where it must be given; None for a command that takes none.
+        words: whether arguments that are not flags are allowed.
+        load: returns the config of a name.
 
     Raises:
-        InputError: an unknown flag or key, or a value that does not fit; one line.
+        InputError: an unknown flag or key, a value that does not fit, or an argument that is not allowed.
         SystemExit: after `--help`.
     """
     values = flags.FlagValues()
-    flags.DEFINE_string('root', None, 'short for --config.data.root', flag_values=values)
+    if config is not None:
+        flags.DEFINE_string('root', None, 'short for --config.data.root', flag_values=values)
     if define:
         define(values)
     if '--help' in argv or '-h' in argv:
-        print(about.strip(), 'Every key of --config stands in configs/default.py.', sep='\n\n')
-        print(values.get_help(include_special_flags=False))
+        keys = [] if config is None else ['Every key of --config is described in configs/default.py.']
+        print((about or '').strip(), *keys, values.get_help(include_special_flags=False), sep='\n\n')
         raise SystemExit(0)
-    name, arguments = _take_config(argv)
-    config = load(name)
-    arguments = _take_none(arguments, config)
-    config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=arguments)
+    name, loaded, arguments = None, None, argv
+    if config is not None:
+        name, arguments = _take_config(argv)
+        if not (name or config):
+            raise InputError('--config is missing: name a file, or one of ours, as --config=quickstart')
+        loaded = load(name or config)
+        arguments = _take_keys(arguments, loaded)
+        config_flags.DEFINE_config_dict('config', loaded, flag_values=values, sys_argv=arguments)
+    elif given := [word for word in argv[1:] if _flag(word)[0].partition('.')[0] in ('config', 'root')]:
+        raise InputError(f'{given[0]}: {argv[0]} takes no config')
     try:
-        words = values(arguments)[1:]
+        found = values(arguments)[1:]
     except (flags.Error, TypeError, ValueError) as error:
         raise InputError(' '.join(str(error).split())) from None
-    if values.root is not None:
-        config.data.root = values.root
-    return config, values, words
+    if found and not words:
+        raise InputError(f'{found[0]}: not understood; flags start with --')
+    if loaded is not None and values.root is not None:
+        loaded.data.root = values.root
+    return CommandLine(loaded, name, values, found)
 
 
-def config_name(argv):
-    """Returns the config that a command line names, as `kvasir` or `kvasir-paper`."""
-    path, variant = find_config(_take_config(argv)[0])
+def run_name(config_name: str) -> str:
+    """Returns a config's name for folders: `kvasir` or `kvasir-paper`."""
+    path, variant = find_config(config_name)
     return f'{path.stem}-{variant}' if variant else path.stem
 
 
-def run(main, argv):
-    """Runs a command's body and returns its exit status, a user's mistake being one line and status 2."""
+def run(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
+    """Runs a command's body and returns its exit status; an InputError is printed as one line and gives status 2."""
     try:
         try:
             return main(argv) or 0
@@ -67,41 +100,42 @@ def run(main, argv):
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever reads, as `head`, has seen enough; nothing is left to be flushed at exit
+    except BrokenPipeError:  # the reader, e.g. `head`, has closed the pipe; nothing is left to flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
+def _flag(word):
+    """Returns (name, value) of `--name=value`; the name is '' where the word is not a flag."""
+    name, _, value = word.partition('=')
+    return (name.lstrip('-') if name.startswith('-') else ''), value
+
+
 def _take_config(argv):
-    """Returns the value of `--config` and the other arguments."""
+    """Returns the value of `--config`, or None, and the other arguments."""
     name, others, arguments = None, [], iter(argv)
     for argument in arguments:
-        flag, equals, value = argument.partition('=')
-        if flag in ('--config', '-config'):
-            name = value if equals else next(arguments, '')
+        if _flag(argument)[0] == 'config':
+            name = _flag(argument)[1] if '=' in argument else next(arguments, '')
         else:
             others.append(argument)
-    if not name:
-        raise InputError('--config is missing: name a file, or one of ours, as --config=quickstart')
     return name, others
 
 
-def _take_none(arguments, config):
+def _take_keys(arguments, config):
     """Checks that every `--config.key` exists, applies `none`, and returns the other arguments."""
-    known, optional = flatten(config), {key for key, value in flatten(load_config('default')).items() if value is None}
+    optional = {key for key, value in flatten(load_config('default')).items() if value is None}
     others = []
     for argument in arguments:
-        flag, _, value = argument.lstrip('-').partition('=')
+        flag, value = _flag(argument)
         key = flag.removeprefix('config.')
-        if flag.startswith('config.') and key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f'; did you mean {near[0]}?' if near else '; the keys stand in configs/default.py'
-            raise InputError(f'--config.{key}: no such key{hint}')
-        if flag.startswith('config.') and value == 'none' and (key in optional or not isinstance(known[key], str)):
-            if key not in optional:
-                raise InputError(f'--config.{key}=none: this key cannot be unset')
-            with config.unlocked():
-                config.update_from_flattened_dict({key: None})
-        else:
-            others.append(argument)
+        if flag.startswith('config.'):
+            check_key(key, config)
+            if value == 'none' and (key in optional or not isinstance(flatten(config)[key], str)):
+                if key not in optional:
+                    raise InputError(f'--config.{key}=none: this key cannot be unset')
+                with config.unlocked():
+                    config.update_from_flattened_dict({key: None})
+                continue
+        others.append(argument)
     return others

@@ -13,12 +13,11 @@ import sys
 
 from absl import flags
 
-from m2snet_jax.commands import run
-from m2snet_jax.commands.report import words
+from m2snet_jax.commands import parse, run
 from m2snet_jax.errors import InputError
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Runs the command; returns its exit status: 0 done, 2 the runs cannot be compared."""
     return run(_main, argv)
 
@@ -29,18 +28,19 @@ def _main(argv):
         flags.DEFINE_integer('seed', 0, 'of the bootstrap: the same seed gives the same interval', flag_values=values)
         flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
 
-    folders, values = words(argv, __doc__, define)
+    _, _, values, folders = parse(argv, __doc__, define, config=None, words=True)
     if len(folders) != 2:
         raise InputError(f'{len(folders)} runs named: give two, as in: compare runs/first runs/second')
 
     from m2snet_jax.evaluation.comparison import compare_runs
-    from m2snet_jax.evaluation.sheet import plain, read_sheet
+    from m2snet_jax.evaluation.sheets import read_summary
+    from m2snet_jax.storage import json_value
 
     table = compare_runs(*folders, resamples=values.resamples, seed=values.seed)
     for folder in folders:
-        for warning in read_sheet(folder)['warnings']:
+        for warning in read_summary(folder)['warnings']:
             print(f'warning: {folder}: {warning}', file=sys.stderr)
-    print(json.dumps(plain(table), indent=1) if values.json else _text(table, folders))
+    print(json.dumps(json_value(table), indent=1) if values.json else _text(table, folders))
 
 
 def _text(table, folders):

@@ -9,12 +9,9 @@ model it holds and at which size it predicts, by default M2SNet with a Res2Net-5
 
 Prints what the model holds, what was dropped, and the hash of the weights, after reading them back from TARGET. A
 TARGET that exists is left alone. With --classifier the file also gets `resnet.fc`, the ImageNet classifier that the
-PyTorch program's class has and does not use, so that its strict loading is content: SOURCE's, or zeros.
+PyTorch program's class has and does not use, so that its strict loading succeeds: SOURCE's, or zeros.
 """
 
-import json
-import os
-import shutil
 from pathlib import Path
 
 from absl import flags
@@ -25,7 +22,7 @@ from m2snet_jax.errors import InputError
 CLASSIFIER = {'resnet.fc.weight': (1000, 2048), 'resnet.fc.bias': (1000,)}
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Runs the command; returns its exit status: 0 done, 2 could not."""
     return run(_main, argv)
 
@@ -34,23 +31,20 @@ def _main(argv):
     def define(values):
         flags.DEFINE_bool('classifier', False, 'also write resnet.fc to a .safetensors file', flag_values=values)
 
-    with_config = any(word.startswith('-') and word.lstrip('-').startswith(('config', 'root')) for word in argv[1:])
-    if not any(word.lstrip('-').partition('=')[0] == 'config' for word in argv[1:] if word.startswith('-')):
-        argv = [argv[0], '--config=default', *argv[1:]]
-    config, values, words = parse(argv, __doc__, define)
+    config, config_name, values, words = parse(argv, __doc__, define, config='default', words=True)
     if len(words) != 2:
         raise InputError(f'convert takes SOURCE and TARGET, {len(words)} words were given')
     source, target = Path(words[0]), Path(words[1])
     to_file = target.suffix == '.safetensors'
     _check_target(target)
     if values.classifier and not to_file:
-        raise InputError('--classifier: only a .safetensors file has room for it; our models hold no classifier')
-    if source.is_dir() and with_config:
+        raise InputError('--classifier: only a .safetensors file can hold it; the models here have no classifier')
+    if source.is_dir() and (config_name or any(word.startswith(('--config.', '--root')) for word in argv)):
         raise InputError(f'--config: {source} knows its own config; leave it out')
 
     from clu.parameter_overview import get_parameter_overview
 
-    from m2snet_jax.config import check_config
+    from m2snet_jax.build import check_config
     from m2snet_jax.weights import state_dict, write_safetensors
     from m2snet_jax.weights.names import model_hash
 
@@ -82,12 +76,12 @@ def _read(source, config):
     """Returns (model, its config, the file's arrays or None for a folder)."""
     from ml_collections import ConfigDict
 
-    from m2snet_jax.predictor import empty_model
+    from m2snet_jax.build import empty_model
     from m2snet_jax.weights import load_state_dict, load_weights, read_torch_file, recorded_config
 
     if source.is_dir():
         config = ConfigDict(recorded_config(source))
-    model = empty_model(config.model.name, config.model.encoder, config.data.classes)
+    model = empty_model(config)
     if source.is_dir():
         return load_weights(model, source), config, None
     arrays = read_torch_file(source)
@@ -105,45 +99,37 @@ def _classifier(arrays):
 
 def _write_folder(target, model, config, source):
     """Writes a folder like that of a run, whole or not at all."""
-    from flax import nnx
-
     from m2snet_jax.config import to_json
+    from m2snet_jax.models.model_weights import split_model
+    from m2snet_jax.storage import whole, write_json
     from m2snet_jax.weights import trained_config
     from m2snet_jax.weights.checkpoint import Checkpoints
 
-    temporary = target.with_name(f'.{target.name}.{os.getpid()}')
-    _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    # No data and no LossNet belong to it: no training will take it for its own.
+    # Without the hashes of data and LossNet, no training resumes from it.
     about = {'config': to_json(config), 'manifest_hash': None, 'lossnet_hash': None, 'converted_from': str(source)}
     about['trained_with_config'] = trained_config(source) is not None
-    try:
-        temporary.mkdir()
-        (temporary / 'config.json').write_text(json.dumps(about, indent=1) + '\n')
+    with whole(target) as temporary:
+        write_json(temporary / 'config.json', about)
         checkpoints = Checkpoints(temporary / 'checkpoints')
-        checkpoints.save_model(0, params, batch_stats)
+        checkpoints.save_model(0, split_model(model)[1])
         checkpoints.close()
-        os.rename(temporary, target)
-    except OSError as error:
-        raise InputError(f'{target}: cannot be written ({error.strerror or error})') from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check_written(target, config, weights):
     """Reads the target back and compares it bit for bit."""
     import numpy as np
 
-    from m2snet_jax.predictor import empty_model
+    from m2snet_jax.build import empty_model
     from m2snet_jax.weights import load_weights, state_dict
 
-    model = empty_model(config.model.name, config.model.encoder, config.data.classes)
+    model = empty_model(config)
     written = state_dict(load_weights(model, target))
     if any(written[name].tobytes() != np.asarray(array).tobytes() for name, array in weights.items()):
         raise OSError(f'{target}: what was written reads back differently; the disk may be failing')
 
 
 def _remarks(weights, arrays, classifier):
-    """Returns lines on what of the source the target does not hold, or holds otherwise."""
+    """Returns lines on what was dropped from the source, and what was rounded."""
     import numpy as np
 
     if arrays is None:

@@ -9,7 +9,7 @@ norms and the resize back are inside. safetensors: the weights alone, under PyTo
 
 The file is loaded back and run beside `predict` before it is kept: on noise, and on --images (at most eight of them,
 evenly spaced) or, without any, a generated picture. It is refused where a probability differs by more than --tolerance,
-1e-5, or an 8-bit level by more than one beside what that explains. FILE.json beside it tells of input, output,
+1e-5, or an 8-bit level by more than one beside what that explains. FILE.json beside it describes input, output,
 normalisation, classes, versions, hashes and the differences found. --output is by default the model's name with the
 format's ending, in the current folder; a file that exists is left alone. A file of weights takes its model and size
 from --config, by default M2SNet at 352 pixels.
@@ -25,10 +25,10 @@ from m2snet_jax.commands import parse, run
 from m2snet_jax.errors import InputError
 
 FORMATS = ('stablehlo', 'onnx', 'safetensors')
-CHECKED = 8  # images of the user's, since a program is compiled for every size
+CHECKED = 8  # at most: a program is compiled for every size
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Runs the command; returns its exit status: 0 done, 1 refused, 2 could not start."""
     return run(_main, argv)
 
@@ -41,27 +41,26 @@ def _main(argv):
         flags.DEFINE_multi_string('images', [], 'folder or file to check with, also several', flag_values=values)
         flags.DEFINE_float('tolerance', 1e-5, 'largest difference of a probability', 0, 1, flag_values=values)
 
-    named = any(word.lstrip('-').partition('=')[0] in ('config', 'help', 'h') for word in argv[1:])
-    config, values, words = parse(argv if named else [argv[0], '--config=default', *argv[1:]], __doc__, define)
+    config, _, values, words = parse(argv, __doc__, define, config='default', words=True)
     if values.model is None:
         raise InputError('--model is missing')
     model = Path(values.model)
     output = Path(values.output or f'{model.name if model.is_dir() else model.stem}.{values.format}')
     check_output(output, values.format)
 
-    from m2snet_jax.config import check_config
-    from m2snet_jax.evaluation.folders import find_images
+    from m2snet_jax.build import check_config
+    from m2snet_jax.prediction.folders import find_images
 
     given = [*values.images, *words]
     files = find_images(given, output) if given else []
     check_config(config)
 
-    from m2snet_jax import mesh
+    from m2snet_jax.devices.programs import use_compilation_cache
 
-    mesh.use_compilation_cache()
+    use_compilation_cache()
     from m2snet_jax.export.files import Refused, example_batches, export_model, in_words
-    from m2snet_jax.images import read_image
-    from m2snet_jax.predictor import load_model
+    from m2snet_jax.images.formats import read_image
+    from m2snet_jax.prediction.predictor import load_model
 
     predictor = load_model(model, config=config)
     predictor.window = predictor.window or config.data.window
@@ -78,8 +77,8 @@ def _main(argv):
     print(f'{output}: {output.stat().st_size / 2**20:.1f} MiB, checked on {about["checked_on"]}; see {output}.json')
 
 
-def check_output(path, kind):
-    """Raises InputError for a file that exists, cannot be made, or has the ending of another kind."""
+def check_output(path: Path, kind: str) -> None:
+    """Raises InputError for a file that exists, cannot be made, or does not have the ending of its format."""
     if path.suffix != f'.{kind}':
         raise InputError(f'--output={path}: must end in .{kind}')
     if path.exists():

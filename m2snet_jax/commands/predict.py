@@ -7,12 +7,12 @@ Maps are written as the released program writes them: probabilities cut to 8 bit
 DIR/NAME.png, or NAME_1.png, NAME_2.png … of several classes. --raw writes the probabilities themselves, resized in
 float, as float32 NAME.npy, or as 16-bit NAME.png. --overlay adds DIR/overlays/NAME.png, the outline of what is marked,
 and --threshold adds DIR/masks/NAME.png, 255 where the probability is at least T. Any image file is read, a rotation
-that EXIF asks for is applied. The same command again goes on where it stopped. A file of weights takes its model and
+that EXIF asks for is applied. The same command again resumes where it stopped. A file of weights takes its model and
 size from --config, by default M2SNet at 352 pixels. Status 1: some files could not be read, the others are done.
 
 A NIfTI volume gives DIR/NAME.nii.gz, a mask on its grid, cut at T or one half, and with --raw NAME_raw.nii.gz. DICOM
 files also give a DICOM SEG for each series, DIR/NAME_seg.dcm after its first file. Files of more than 8 bits need the
-window that the model was trained with, or one from --config.data.window where it knows none. Research use only.
+window that the model was trained with, or one from --config.data.window where it has none. Research use only.
 """
 
 import sys
@@ -24,7 +24,7 @@ from m2snet_jax.commands import parse, run
 from m2snet_jax.errors import InputError
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Runs the command; returns its exit status: 0 done, 1 some images could not be read, 2 could not start."""
     return run(_main, argv)
 
@@ -40,27 +40,28 @@ def _main(argv):
         flags.DEFINE_integer('batch', 8, 'images at once, which bounds the memory', 1, flag_values=values)
 
     argv = ['--raw=npy' if word in ('--raw', '-raw') else word for word in argv]
-    named = any(word.lstrip('-').partition('=')[0] in ('config', 'help', 'h') for word in argv[1:])
-    config, values, words = parse(argv if named else [argv[0], '--config=default', *argv[1:]], __doc__, define)
+    config, _, values, words = parse(argv, __doc__, define, config='default', words=True)
     for flag in ('model', 'output'):
         if getattr(values, flag) is None:
             raise InputError(f'--{flag} is missing')
     if not values.images and not words:
         raise InputError('--images is missing: name a folder or files')
 
-    from m2snet_jax.config import check_config
-    from m2snet_jax.evaluation.folders import find_images
+    from m2snet_jax.build import check_config
+    from m2snet_jax.prediction.folders import find_images
 
     output = Path(values.output)
     images = find_images([*values.images, *words], output)
     check_config(config)
 
-    from m2snet_jax import memory, mesh
+    from m2snet_jax.devices import memory
+    from m2snet_jax.devices.programs import use_compilation_cache
 
-    mesh.use_compilation_cache()
+    use_compilation_cache()
     memory.keep_freed_memory()
-    from m2snet_jax.evaluation.prediction import Writer, predict_files
-    from m2snet_jax.predictor import load_model
+    from m2snet_jax.prediction.folders import predict_files
+    from m2snet_jax.prediction.predictor import load_model
+    from m2snet_jax.prediction.writer import Writer
 
     predictor = load_model(values.model, config=config)
     window = config.data.window or predictor.window

@@ -3,12 +3,12 @@
 python -m m2snet_jax study --config=configs/studies/NAME.py [--root=DATA] [--workdir=DIR] [--config.key=value …]
 python -m m2snet_jax study --config=… --workdir=DIR --table          the table of what is finished, nothing trained
 
-A study file names variants of a config with their seeds and folds, the most important first (see m2snet_jax/study.py).
-Each is an ordinary run in DIR/VARIANT/fold<F>-seed<S>. The same command again goes on where it was: finished runs are
-left alone. `--config.key=value` changes a key of all variants. After each run DIR gets the table so far: study.json,
-and study.html with intervals, losses and published figures. With --reference the table also holds the scores of another
-program: FILE.json, one a run, with model, fold, seed, per_image {name: [Dice, IoU, MAE]}, and where known
-loss_per_epoch and seconds.
+A study file names variants of a config with their seeds and folds, the most important first (see
+m2snet_jax/study/definition.py). Each is an ordinary run in DIR/VARIANT/fold<F>-seed<S>. The same command again
+resumes: finished runs are left alone. `--config.key=value` changes a key of all variants. After each run DIR gets
+the table so far: study.json, and study.html with intervals, losses and published figures. With --reference the table
+also holds the scores of another program: FILE.json, one a run, with model, fold, seed, per_image
+{name: [Dice, IoU, MAE]}, and where known loss_per_epoch and seconds.
 """
 
 import sys
@@ -18,10 +18,10 @@ from absl import flags
 
 from m2snet_jax.commands import parse, run
 from m2snet_jax.errors import InputError
-from m2snet_jax.study import base_config, cells_of, check_folder, load_study
+from m2snet_jax.study.definition import base_config, cells_of, check_folder, load_study
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Runs the command; returns its exit status: 0 done, 1 a run failed, 2 could not start."""
     return run(_main, argv)
 
@@ -38,18 +38,16 @@ def _main(argv):
         return base_config(studies[0])
 
     studies = []
-    config, values, words = parse(argv, __doc__, define, load)
-    if words:
-        raise InputError(f'{words[0]}: not understood; flags start with --')
+    config, _, values, _ = parse(argv, __doc__, define, load=load)
     (study,) = studies
     workdir = Path(values.workdir or f'runs/study-{study.name}')
     cells = cells_of(study, config, workdir)
     print(f'folder of the study: {workdir}', file=sys.stderr, flush=True)
 
-    from m2snet_jax.evaluation.runs import read_references
-    from m2snet_jax.evaluation.study import study_table
-    from m2snet_jax.evaluation.study_text import text
-    from m2snet_jax.report.study import write_study
+    from m2snet_jax.study.references import read_references
+    from m2snet_jax.study.results import study_table
+    from m2snet_jax.study.study_page import write_study
+    from m2snet_jax.study.study_text import text
 
     references = None if values.reference is None else read_references(values.reference)
     failures = []
@@ -59,10 +57,10 @@ def _main(argv):
         if not workdir.is_dir():
             raise InputError(f'--workdir={workdir}: no such folder; without --table the study is run there')
     else:
-        from m2snet_jax import mesh
+        from m2snet_jax.devices.programs import use_compilation_cache
 
-        mesh.use_compilation_cache()
-        from m2snet_jax.training.study import run_study
+        use_compilation_cache()
+        from m2snet_jax.study.runner import run_study
 
         failures = run_study(cells, lambda: write_study(study_table(study, cells, references), workdir))
     table = study_table(study, cells, references)

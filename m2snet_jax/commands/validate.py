@@ -1,4 +1,4 @@
-"""Looks at every file of a dataset before anything is trained on it, and lists all that is wrong or worth knowing.
+"""Checks every file of a dataset before anything is trained on it, and lists problems, warnings and near-duplicates.
 
 python -m m2snet_jax validate --config=NAME [--root=DATA] [--json] [--output=DIR] [--config.key=value …]
 python -m m2snet_jax validate --root=FOLDER          a folder of your own, as configs/folder.py reads it
@@ -6,24 +6,25 @@ python -m m2snet_jax validate --root=FOLDER          a folder of your own, as co
 Problems (status 1): files that are unreadable, empty, without partner or of another size than it, masks with unknown
 values, faulty lists, only empty masks to train on, images that are equal byte for byte across the split or under two
 labels. Warnings (status 0): counts that differ from the published ones, masks that are not clean, full or empty, and
-every pair of near-duplicate images. When every file can be used the data are prepared, with their manifest beside,
-whose hash stands in the score sheets. With --output, DIR gets validate.json, duplicates.html with pairs side by side,
-and two lists for --config.data.exclude: near_duplicates.txt, training images in one group of near-duplicates with a
-test image, and control.txt, as many others drawn at random, to see what leaving out the first is worth.
+near-duplicate images: a table of their numbers and the first few pairs, all of them with --json. When every file can be
+used the data are prepared, with their manifest beside, whose hash is in the score sheets. With --output, DIR gets
+validate.json, duplicates.html with pairs side by side, and two lists for --config.data.exclude: near_duplicates.txt,
+training images in one group of near-duplicates with a test image, and control.txt, as many others drawn at random, to
+measure what leaving out the first changes.
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
 from absl import flags
 
 from m2snet_jax.commands import parse, run
-from m2snet_jax.errors import InputError
+
+SHOWN = 5  # pairs of each kind in the text
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Runs the command; returns its exit status: 0 clean, 1 problems, 2 nothing usable."""
     return run(_main, argv)
 
@@ -33,61 +34,85 @@ def _main(argv):
         flags.DEFINE_bool('json', False, 'print the whole report as JSON', flag_values=values)
         flags.DEFINE_string('output', None, 'folder for the files that are written', flag_values=values)
 
-    if not any(word.lstrip('-').partition('=')[0] in ('config', 'help', 'h') for word in argv[1:]):
-        argv = [argv[0], '--config=folder', *argv[1:]]
-    config, values, words = parse(argv, __doc__, define)
-    if words:
-        raise InputError(f'{words[0]}: not understood; flags start with --')
+    line = parse(argv, __doc__, define, config='folder')
+    config, output = line.config, line.flags.output
 
-    from m2snet_jax.config import check_config
+    from m2snet_jax.build import check_config
     from m2snet_jax.data.inspection import inspect
-    from m2snet_jax.data.sheet import duplicates_page
+    from m2snet_jax.report.duplicates_page import duplicates_page
+    from m2snet_jax.storage import write
 
     check_config(config)
     report = inspect(config, _show_progress)
-    if values.output is not None:
-        _write(Path(values.output), 'validate.json', json.dumps(report, indent=1) + '\n')
+    if output is not None:
+        write(Path(output) / 'validate.json', json.dumps(report, indent=1) + '\n')
         if report['near_duplicates']['pairs'] and config.data.name != 'phantoms':  # which have no files
-            _write(Path(values.output), 'duplicates.html', duplicates_page(report))
+            write(Path(output) / 'duplicates.html', duplicates_page(report))
         for name, excluded in report['near_duplicates']['exclude'].items():
             if excluded:
-                _write(Path(values.output), f'{name}.txt', ''.join(f'{one}\n' for one in excluded))
-    print(json.dumps(report) if values.json else _text(report))
+                write(Path(output) / f'{name}.txt', ''.join(f'{one}\n' for one in excluded))
+    print(json.dumps(report) if line.flags.json else _text(report))
     return 1 if report['problems'] else 0
 
 
 def _text(report):
-    """Returns the report in words: a table of the splits, then problems, then warnings."""
-    from m2snet_jax.data.sheet import describe_pair, summary_of
+    """Returns the report as text: a table of the splits, problems, warnings, near-duplicates."""
+    from m2snet_jax.report.duplicates_page import summary_of
 
     near = report['near_duplicates']
-    sections = {
-        'problems': report['problems'],
-        'warnings': report['warnings'],
-        'pairs of near-duplicates': map(describe_pair, near['pairs']),
-    }
-    lines = [f'{report["dataset"]}: {report["root"]}', '', *_table(report['splits']), '']
-    for title, found in sections.items():
-        found = list(found)
-        lines += [f'{len(found)} {title}', *(f'  {line}' for line in found), '']
-    lines.append(summary_of(near))
+    lines = [f'{report["dataset"]}: {report["root"]}', '', *_split_table(report['splits']), '']
+    for title in ('problems', 'warnings'):
+        lines += [f'{len(report[title])} {title}', *(f'  {line}' for line in report[title]), '']
+    lines += [*_pairs_by_kind(near), summary_of(near)]
     if report['manifest_hash']:
         lines.append(f'manifest {report["manifest_hash"]}, {report["manifest"]}')
     else:
-        lines.append('no manifest: the problems stand in the way')
+        lines.append('no manifest: correct the problems first')
     return '\n'.join(lines)
 
 
-def _table(splits):
+def _pairs_by_kind(near):
+    """Returns the lines of a table of near-duplicates by splits, and of the first few pairs of each kind."""
+    from m2snet_jax.report.duplicates_page import describe_pair
+
+    if not near['pairs']:
+        return []
+    rows = [(' and '.join(dict.fromkeys(row['splits'])), row['identical'], row['near']) for row in near['counts']]
+    lines = [f'{len(near["pairs"])} pairs of near-duplicates']
+    lines += [f'  {line}' for line in _aligned([('splits', 'identical', 'near'), *rows])]
+    # Of equal kind, a pair with an image that is trained on and one that is not is the worst.
+    worst = sorted(near['pairs'], key=lambda pair: (not pair['across_split'], not pair['across_labels']))
+    in_two = [pair for pair in worst if len(set(pair['splits'])) == 2]
+    kinds = {
+        'identical, in two splits': [pair for pair in in_two if pair['identical']],
+        'near, in two splits': [pair for pair in in_two if not pair['identical']],
+        'in one split': [pair for pair in worst if len(set(pair['splits'])) == 1],
+    }
+    for kind, pairs in kinds.items():
+        if pairs:
+            first = f': the first {SHOWN} of {len(pairs)}' if len(pairs) > SHOWN else ''
+            lines += ['', f'{kind}{first}', *(f'  {describe_pair(pair)}' for pair in pairs[:SHOWN])]
+    if any(len(pairs) > SHOWN for pairs in kinds.values()):
+        lines += ['', f'all {len(worst)} pairs: --json, or --output=DIR for validate.json and duplicates.html']
+    return [*lines, '']
+
+
+def _split_table(splits):
     """Returns the lines of a table, one split a row."""
     columns = ('split', 'images', 'published', 'width', 'height', 'masks', 'empty', 'full', 'foreground')
-    rows = [columns]
+    rows: list = [columns]
     for split, summary in splits.items():
         masks = ', '.join(f'{count} {kind}' for kind, count in summary['masks'].items())
         sides = [_range(summary[side]) for side in ('width', 'height')]
         counts = [summary['images'], summary['published'] or '', *sides, masks]
         share = '' if summary['foreground'] is None else f'{summary["foreground"]:.1%}'
-        rows.append([split, *map(str, counts), str(len(summary['empty'])), str(len(summary['full'])), share])
+        rows.append([split, *counts, len(summary['empty']), len(summary['full']), share])
+    return _aligned(rows)
+
+
+def _aligned(rows):
+    """Returns the lines of rows with their columns aligned."""
+    rows = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
@@ -99,15 +124,4 @@ def _range(sides):
 
 def _show_progress(done, total):
     if sys.stderr.isatty():
-        print(f'\rlooked at {done} of {total}', end='\n' if done == total else '', file=sys.stderr, flush=True)
-
-
-def _write(folder, name, text):
-    """Writes a file of the output, whole or not at all."""
-    temporary = folder / f'.{name}.{os.getpid()}'
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding='utf-8')
-        os.replace(temporary, folder / name)
-    except OSError as error:
-        raise InputError(f'--output={folder}: cannot be written ({error.strerror}); name another folder') from None
+        print(f'\rchecked {done} of {total}', end='\n' if done == total else '', file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ Source: the released program's data loading. Training and testing normalise diff
 
 import cv2
 import numpy as np
+from jaxtyping import Float32, UInt8
 from PIL import Image
 
 # Training: per channel, in units of grey levels (released program).
@@ -21,21 +22,27 @@ LARGEST_ANGLE = 10.0  # degrees, either way
 _NORMALISED_LEVELS = ((np.arange(256)[:, None] - TRAIN_MEAN) / TRAIN_STD)[None]
 
 
-def train_example(image, mask, size, classes, rng):
+def train_example(
+    image: UInt8[np.ndarray, 'height width 3'],
+    mask: UInt8[np.ndarray, 'height width'],
+    size: int,
+    classes: int,
+    rng: np.random.Generator,
+) -> tuple[Float32[np.ndarray, 'size size 3'], Float32[np.ndarray, 'size size classes']]:
     """Normalises, resizes, flips and rotates one training example, in the released order.
 
     The image is float64 until the end because it is normalised before the resize; masks stay soft. Rotation is
     about the pixel index (size // 2, size // 2) and fills with zero, the mean colour.
 
     Args:
-        image: uint8 [H, W, 3].
-        mask: uint8 [H, W]; levels 0…255 when `classes` is 1, else class indices with 0 for background.
-        size: side S of the result.
-        classes: foreground classes C.
-        rng: np.random.Generator, asked for two numbers: whether to flip, and the angle.
+        image: RGB.
+        mask: levels 0…255 when `classes` is 1, else class indices with 0 for background.
+        size: side of the result.
+        classes: foreground classes.
+        rng: gives two numbers: whether to flip, and the angle.
 
     Returns:
-        float32 [S, S, 3], normalised, and float32 [S, S, C] in [0, 1], one channel a foreground class.
+        The normalised image, and the mask in [0, 1], one channel a foreground class.
     """
     flipped = rng.random() < FLIP_PROBABILITY
     angle = rng.uniform(-LARGEST_ANGLE, LARGEST_ANGLE)
@@ -52,15 +59,15 @@ def train_example(image, mask, size, classes, rng):
     return warp(cv2.LUT(image, _NORMALISED_LEVELS)), np.stack(channels, axis=-1)
 
 
-def test_example(image, size):
+def test_example(image: UInt8[np.ndarray, 'height width 3'], size: int) -> Float32[np.ndarray, 'size size 3']:
     """Resizes and normalises one image for the network in evaluation mode.
 
     Args:
-        image: uint8 [H, W, 3].
-        size: side S of the result.
+        image: RGB.
+        size: side of the result.
 
     Returns:
-        float32 [S, S, 3]: Pillow's antialiased bilinear resize in uint8, ÷255, ImageNet mean and deviation.
+        The normalised image: Pillow's antialiased bilinear resize in uint8, ÷255, ImageNet mean and deviation.
     """
     resized = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
     return (resized.astype(np.float32) / np.float32(255) - TEST_MEAN) / TEST_STD

@@ -1,7 +1,7 @@
 """Published downloads: archives from Google Drive, unpacked into the TFDS data folder.
 
 An archive or a folder appears under its final name only when it is whole, so what was interrupted is taken up again
-and never passes for the data.
+and is never used as the data.
 """
 
 import os
@@ -22,7 +22,7 @@ TIMEOUT = 30  # seconds without an answer
 RETRIES = 3
 
 
-def fetch(name, archives, expected):
+def fetch(name: str, archives: dict[str, str], expected: str | None) -> Path:
     """Returns the folder that holds the published data of a dataset, downloading what is missing of it.
 
     Args:
@@ -49,12 +49,12 @@ def fetch(name, archives, expected):
     return top
 
 
-def data_dir():
+def data_dir() -> Path:
     """Returns the folder of downloads and prepared records: `TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
     return Path(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
 
 
-def unpack(archive, folder):
+def unpack(archive: Path, folder: Path) -> None:
     """Unpacks a zip file as `folder`; one folder around everything, as zip tools add it, is left away.
 
     Raises:

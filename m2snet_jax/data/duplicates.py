@@ -1,22 +1,25 @@
 """Near-duplicates: images whose 64×64 area-averaged grey has a Pearson correlation of 0.98 or more."""
 
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32, Int, UInt8
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from m2snet_jax.errors import InputError
-from m2snet_jax.images import read_image
+from m2snet_jax.images.formats import read_image
 
 CORRELATION = 0.98
 SIDE = 64
 _ROWS = 512  # compared at once
 
 
-def thumbnail(image):
-    """Returns what is compared of an image uint8 [H, W, 3]: float32 [64 · 64], of mean 0 and norm 1, or all 0.
+def thumbnail(image: UInt8[np.ndarray, 'height width 3']) -> Float32[np.ndarray, '4096']:
+    """Returns the 64×64 grey levels of an image, of mean 0 and norm 1, or all 0.
 
     A uniform image has no correlation with any other and gives 0.
     """
@@ -27,12 +30,8 @@ def thumbnail(image):
     return (levels / norm if norm > 1e-6 else np.zeros_like(levels)).astype(np.float32)
 
 
-def near_duplicates(thumbnails):
-    """Returns [(i, j, correlation to four digits)] of near-duplicates with i < j, the most alike first.
-
-    Args:
-        thumbnails: float32 [N, 64 · 64].
-    """
+def near_duplicates(thumbnails: Float32[np.ndarray, 'images 4096']) -> list[tuple[int, int, float]]:
+    """Returns [(i, j, correlation to four digits)] of near-duplicates with i < j, the most alike first."""
     pairs = []
     for start in range(0, len(thumbnails), _ROWS):
         correlations = thumbnails[start : start + _ROWS] @ thumbnails.T
@@ -42,20 +41,20 @@ def near_duplicates(thumbnails):
     return sorted(pairs, key=lambda pair: (-pair[2], pair))
 
 
-def groups(count, pairs):
-    """Returns the number of each image's group, int [count]: the connected components of the pairs."""
+def groups(count: int, pairs: Sequence[tuple]) -> Int[np.ndarray, 'count']:
+    """Returns the number of each image's group: the connected components of the pairs (i, j, …)."""
     rows, columns = ([pair[side] for pair in pairs] for side in (0, 1))
     graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(count, count))
     return connected_components(graph, directed=False)[1]
 
 
-def groups_of_files(paths, window=None):
-    """Returns the number of the group of each image file, int [N]; one that cannot be read is alone."""
+def groups_of_files(paths: Iterable[Path], window: str | None = None) -> Int[np.ndarray, 'images']:
+    """Returns the number of the group of each image file; one that cannot be read is alone."""
 
     def thumbnail_of(path):
         try:
             return thumbnail(read_image(path, window))
-        except InputError:  # told when the file is needed
+        except InputError:  # reported where the file is needed
             return np.zeros(SIDE * SIDE, np.float32)
 
     with ThreadPoolExecutor() as threads:

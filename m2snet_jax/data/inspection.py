@@ -1,29 +1,32 @@
-"""A look at every file of a dataset before anything is trained on it: problems, warnings, near-duplicates.
+"""Checks of every file of a dataset before anything is trained on it: problems, warnings, near-duplicates.
 
-Problems are what makes a score wrong or a run fail; warnings are what a reader of the score should know.
+A problem makes a score wrong or a run fail; a warning is what a reader of the score should know.
 """
 
 import dataclasses
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
-from m2snet_jax.data import duplicates, files, leaks, records, splits
 from m2snet_jax.data.datasets import module_of, open_dataset, warnings_of
-from m2snet_jax.errors import InputError
+from m2snet_jax.data.duplicates import thumbnail
+from m2snet_jax.data.leaks import compare_images
+from m2snet_jax.data.source import foreground_share, read_contents
+from m2snet_jax.data.splits import assign_splits, crosses_split
 
-TRAINED_ON = ('train', splits.VALIDATION)  # an image in one of these must not be in another split
 TAILS = ((1, 15), (16, 239), (240, 254))  # levels of masks that are not clean
 NAMED = 20  # at most so many masks in one warning
 
 
 @dataclasses.dataclass
-class Look:
-    """What was seen of one example.
+class ExampleCheck:
+    """What was found in one example.
 
     Attributes:
-        split, name, label, path: the split as it is in use, and the path, '' where images are generated.
+        split, name, label, path: the split after `assign_splits`; the path of the image, '' where it is generated.
         group: as of a Pair.
         faults: a line for each file that cannot be used; if there are any, what follows is unset.
         image_sha256, size (height, width), thumbnail: of the image.
@@ -45,126 +48,107 @@ class Look:
     foreground: float = 0.0
 
 
-def inspect(config, progress=lambda done, total: None):
-    """Looks at every example of the dataset that `config.data` names; prepares it when every file can be used.
+def inspect(config: Any, progress: Callable[[int, int], Any] = lambda done, total: None) -> dict[str, Any]:
+    """Checks every example of the dataset that `config.data` names; prepares it when every file can be used.
 
     Args:
         config: its `data` is read.
-        progress: called with the number of examples looked at and of all.
+        progress: called with the number of examples that are checked and of all.
 
     Returns:
         A dict that JSON can hold: dataset, root, window; splits, {split: `_summary`}; problems and warnings, lines that
-        name their files; near_duplicates, as `_compare` returns them; manifest_hash and manifest (its path), None where
-        files cannot be used.
+        name their files; near_duplicates, as `leaks.compare_images` returns them; manifest_hash and manifest (its
+        path), None where files cannot be used.
 
     Raises:
-        InputError: there is nothing to look at, or the config cannot be used.
+        InputError: there is nothing to check, or the config cannot be used.
     """
     source = module_of(config).find(config)
-    looks = []
-    for look in _looks(config, source):
-        looks.append(look)
-        progress(len(looks), sum(map(len, source.splits.values())))
-    unusable = source.problems + [fault for look in looks for fault in look.faults] + source.split_problems
-    whole = [look for look in looks if not look.faults]
+    checks = []
+    for check in _check_all(config, source):
+        checks.append(check)
+        progress(len(checks), sum(map(len, source.splits.values())))
+    unusable = source.problems + [fault for check in checks for fault in check.faults] + source.split_problems
+    whole = [check for check in checks if not check.faults]
     summaries = {
-        split: _summary([look for look in whole if look.split == split], source, split)
-        for split in dict.fromkeys(look.split for look in looks)
+        split: _summary([check for check in whole if check.split == split], source, split)
+        for split in dict.fromkeys(check.split for check in checks)
     }
     dataset = None if unusable else open_dataset(config)
     return {
         'dataset': config.data.name,
-        'root': source.description,
+        'root': source.root,
         'window': source.window,
         'splits': summaries,
         'problems': unusable + _identical(whole) + _nothing_to_learn(summaries),
         'warnings': warnings_of(source) + _mask_warnings(summaries),
-        'near_duplicates': _compare(whole, source, config.data.seed),
+        'near_duplicates': compare_images(whole, source.folds, config.data.seed),
         'manifest_hash': dataset and dataset.manifest_hash,
         'manifest': dataset and str(dataset.manifest_path),
     }
 
 
-def _looks(config, source):
-    """Yields a Look at every example, in order."""
+def _check_all(config, source):
+    """Yields the ExampleCheck of every example, in order."""
     if source.problems or source.split_problems:
         used = {split: [split] * len(members) for split, members in source.splits.items()}
     else:
-        used = splits.in_use(source, config)
+        used = assign_splits(source, config)
     jobs = [pair for stored, members in source.splits.items() for pair in zip(used[stored], members, strict=True)]
-    if all(isinstance(member, files.Pair) for _, member in jobs):
-        with ThreadPoolExecutor() as threads:
-            yield from threads.map(lambda job: _look_at_files(*job, source), jobs)
-        return
-    dataset = open_dataset(config)
-    examples = {'train': dataset.train, splits.VALIDATION: dataset.validation, **dataset.tests}
-    hashes = {(row['split'], row['name']): row['image_sha256'] for row in dataset.manifest}
-    for split, members in examples.items():
-        for index in range(len(members or ())):
-            example = members[index]
-            look = Look(split, example['name'], '', '', [], image_sha256=hashes[split, example['name']])
-            yield _seen(look, example['image'], [example['mask']], [example['mask']], source)
+    with ThreadPoolExecutor() as threads:
+        yield from threads.map(lambda job: _check(source, *job), jobs)
 
 
-def _look_at_files(split, pair, source):
-    """Returns a Look at a pair of files."""
-    image, masks, faults = records.read_pair(pair, source.window)
-    levels = []
-    for mask, path in zip(masks, pair.masks, strict=True):
-        try:
-            levels += [] if mask is None else [records.mask_levels(mask, path, source)]
-        except InputError as error:
-            faults.append(str(error))
-    look = Look(split, pair.name, pair.label, str(pair.image), faults, pair.group)
-    if faults:
-        return look
-    look.image_sha256 = records.sha256(pair.image)
-    return _seen(look, image, masks, levels, source)
-
-
-def _seen(look, image, masks, levels, source):
-    """Fills in a Look from an image, its masks as stored, and their levels."""
-    united = np.maximum.reduce(levels)
-    look.size, look.thumbnail = united.shape, duplicates.thumbnail(image)
-    look.levels = np.bincount(united.ravel(), minlength=256)
-    look.foreground = records.foreground_share(united, source.classes)
+def _check(source, split, member):
+    """Returns the ExampleCheck of a member of the source."""
+    label, path, group = (getattr(member, name, '') for name in ('label', 'image', 'group'))  # '' where generated
+    contents = read_contents(member, source)
+    check = ExampleCheck(split, member.name, label, str(path), contents.faults, group)
+    if contents.faults:
+        return check
+    mask = contents.mask
+    check.image_sha256, check.size, check.thumbnail = contents.hashes[0], mask.shape, thumbnail(contents.image)
+    check.levels = np.bincount(mask.ravel(), minlength=256)
+    check.foreground = foreground_share(mask, source.classes)
     if source.classes > 1:
-        look.kind = 'classes'
-    elif look.levels[1:255].any():
-        look.kind = 'not clean'
+        check.kind = 'classes'
+    elif check.levels[1:255].any():
+        check.kind = 'not clean'
     else:
-        look.kind = '0/1' if any(mask.max() == 1 for mask in masks) else '0/255'
-    return look
+        check.kind = '0/1' if any(stored.max() == 1 for stored in contents.stored) else '0/255'
+    return check
 
 
-def _summary(looks, source, split):
-    """Returns what is told of one split: counts, sizes, kinds and levels of masks, foreground, empty and full masks."""
-    levels = sum((look.levels for look in looks), np.zeros(256, int))
+def _summary(checks, source, split):
+    """Returns counts, sizes, kinds and levels of masks, foreground, empty and full masks of one split."""
+    levels = sum((check.levels for check in checks), np.zeros(256, int))
     used = range(source.classes + 1) if source.classes > 1 else range(256)
     return {
-        'images': len(looks),
+        'images': len(checks),
         'published': source.published.get(split),
-        'height': [min(sides), max(sides)] if (sides := [look.size[0] for look in looks]) else None,
-        'width': [min(sides), max(sides)] if (sides := [look.size[1] for look in looks]) else None,
-        'masks': dict(Counter(look.kind for look in looks)),
-        'foreground': float(np.mean([look.foreground for look in looks])) if looks else None,
+        'height': [min(sides), max(sides)] if (sides := [check.size[0] for check in checks]) else None,
+        'width': [min(sides), max(sides)] if (sides := [check.size[1] for check in checks]) else None,
+        'masks': dict(Counter(check.kind for check in checks)),
+        'foreground': float(np.mean([check.foreground for check in checks])) if checks else None,
         'levels': {str(level): int(levels[level]) for level in used if levels[level]},
         'not_clean': {
-            look.name: float(look.levels[1:255].sum() / look.levels.sum()) for look in looks if look.kind == 'not clean'
+            check.name: float(check.levels[1:255].sum() / check.levels.sum())
+            for check in checks
+            if check.kind == 'not clean'
         },
-        'empty': [look.name for look in looks if look.foreground == 0],
-        'full': [look.name for look in looks if look.foreground == 1],
+        'empty': [check.name for check in checks if check.foreground == 0],
+        'full': [check.name for check in checks if check.foreground == 1],
     }
 
 
-def _identical(looks):
+def _identical(checks):
     """Returns a line for each pair of images that are equal byte for byte, across the split or under two labels."""
     same, problems = defaultdict(list), []
-    for look in looks:
-        for other in same[look.image_sha256]:
-            if _across(look, other) or look.label != other.label:
-                problems.append(f'{_where(look)}: byte for byte the same image as {_where(other)}; remove one of them')
-        same[look.image_sha256].append(look)
+    for check in checks:
+        for other in same[check.image_sha256]:
+            if crosses_split(check.split, other.split) or check.label != other.label:
+                problems.append(f'{_where(check)}: byte for byte the same image as {_where(other)}; remove one of them')
+        same[check.image_sha256].append(check)
     return problems
 
 
@@ -205,55 +189,6 @@ def _named(names):
     return ', '.join(names[:NAMED]) + more
 
 
-def _compare(looks, source, seed):
-    """Returns the near-duplicates: every pair by name, and how many there are across the split in use.
-
-    Slices of one volume are alike and always on one side, so they are not counted.
-    """
-    thumbnails = np.stack([look.thumbnail for look in looks]) if looks else np.zeros((0, duplicates.SIDE**2))
-    volumes = [look.group or number for number, look in enumerate(looks)]
-    found = [pair for pair in duplicates.near_duplicates(thumbnails) if volumes[pair[0]] != volumes[pair[1]]]
-    groups = duplicates.groups(len(looks), found).tolist()
-    sizes = [size for size in Counter(groups).values() if size > 1]
-    pairs, leaked, folds = [], defaultdict(set), source.folds
-    for first, second, correlation in found:
-        look, other = looks[first], looks[second]
-        pairs.append(
-            {
-                'names': [look.name, other.name],
-                'splits': [look.split, other.split],
-                'paths': [look.path, other.path],
-                'correlation': correlation,
-                'identical': look.image_sha256 == other.image_sha256,
-                'across_split': _across(look, other),
-                'across_labels': look.label != other.label,
-            }
-        )
-        for one, its_other in ((look, other), (other, look)):
-            if _across(look, other) and its_other.split == 'train':
-                leaked[one.split].add(one.name)
-    return {
-        'pairs': pairs,
-        'groups': len(sizes),
-        'images': sum(sizes),
-        'largest_group': max(sizes, default=0),
-        'across_split': sum(pair['across_split'] for pair in pairs),
-        'across_labels': sum(pair['across_labels'] for pair in pairs),
-        'across_folds': sum(len({folds[name] for name in pair['names'] if name in folds}) == 2 for pair in pairs),
-        'near_training': {split: len(names) for split, names in leaked.items()},
-        'exclude': leaks.exclusion_lists(looks, groups, seed),
-    }
-
-
-def _across(look, other):
-    """Whether one of two examples is trained on and the other is in another split."""
-    return (
-        look.split != other.split
-        and (look.split in TRAINED_ON or other.split in TRAINED_ON)
-        and splits.EXCLUDED not in (look.split, other.split)
-    )
-
-
-def _where(look):
-    """Returns the path of an example and where it belongs."""
-    return f'{look.path} ({", ".join(filter(None, (look.split, look.label)))})'
+def _where(check):
+    """Returns the path, split and label of an example as text."""
+    return f'{check.path} ({", ".join(filter(None, (check.split, check.label)))})'

@@ -1,16 +1,92 @@
-"""What leaks into a test set: lists of training images, for `data.exclude`, with which to measure their worth."""
+"""What leaks into a test set: images near to one another, and lists of training images to leave out.
 
-from m2snet_jax.data import splits
+Training without such a list (`data.exclude`) measures how much the leaks change a score.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from m2snet_jax.data.duplicates import SIDE, groups, near_duplicates
+from m2snet_jax.data.splits import NOT_TESTED, crosses_split, hash_fraction
 
 
-def exclusion_lists(looks, groups, seed):
+def compare_images(checks: Sequence, folds: dict[str, int], seed: int) -> dict[str, Any]:
+    """Returns the near-duplicates among images: every pair by name, and counts of them.
+
+    Slices of one volume are alike and always on one side of a split, so they are left out.
+
+    Args:
+        checks: examples with split, name, label, path, group, image_sha256 and thumbnail.
+        folds: {name: fold} where folds are in use.
+        seed: as of `exclusion_lists`.
+
+    Returns:
+        dict of `pairs`, the most alike first, dicts of names, splits, paths, correlation, identical, across_split (one
+        image is trained on, the other in another split) and across_labels; `counts`, as `_count_pairs` returns them;
+        `groups`, `images` in them and `largest_group`; `across_split`, `across_labels` and `across_folds`, numbers of
+        pairs; `near_training`, {split: images of it with a near-duplicate in train}; `exclude`, as `exclusion_lists`
+        returns it.
+    """
+    thumbnails = np.stack([check.thumbnail for check in checks]) if checks else np.zeros((0, SIDE**2))
+    volumes = [check.group or number for number, check in enumerate(checks)]
+    found = [pair for pair in near_duplicates(thumbnails) if volumes[pair[0]] != volumes[pair[1]]]
+    group_of = groups(len(checks), found).tolist()
+    sizes = [size for size in Counter(group_of).values() if size > 1]
+    pairs, leaked = [], defaultdict(set)
+    for first, second, correlation in found:
+        check, other = checks[first], checks[second]
+        across = crosses_split(check.split, other.split)
+        pairs.append(
+            {
+                'names': [check.name, other.name],
+                'splits': [check.split, other.split],
+                'paths': [check.path, other.path],
+                'correlation': correlation,
+                'identical': check.image_sha256 == other.image_sha256,
+                'across_split': across,
+                'across_labels': check.label != other.label,
+            }
+        )
+        for one, its_other in ((check, other), (other, check)):
+            if across and its_other.split == 'train':
+                leaked[one.split].add(one.name)
+    return {
+        'pairs': pairs,
+        'counts': _count_pairs(pairs, list(dict.fromkeys(check.split for check in checks))),
+        'groups': len(sizes),
+        'images': sum(sizes),
+        'largest_group': max(sizes, default=0),
+        'across_split': sum(pair['across_split'] for pair in pairs),
+        'across_labels': sum(pair['across_labels'] for pair in pairs),
+        'across_folds': sum(len({folds[name] for name in pair['names'] if name in folds}) == 2 for pair in pairs),
+        'near_training': {split: len(names) for split, names in leaked.items()},
+        'exclude': exclusion_lists(checks, group_of, seed),
+    }
+
+
+def _count_pairs(pairs, splits):
+    """Returns the number of pairs of each two splits: list of {'splits': [a, b], 'identical': n, 'near': n}.
+
+    `near` are those that are not identical. Pairs of two different splits come first, then the largest counts.
+    """
+    identical, near = Counter(), Counter()
+    for pair in pairs:
+        (identical if pair['identical'] else near)[tuple(sorted(pair['splits'], key=splits.index))] += 1
+    rows = [{'splits': list(key), 'identical': identical[key], 'near': near[key]} for key in {**identical, **near}]
+    return sorted(rows, key=lambda row: (len(set(row['splits'])) == 1, -row['identical'], -row['near']))
+
+
+def exclusion_lists(checks: Sequence, groups: Iterable[int], seed: int) -> dict[str, list[str]]:
     """Returns two lists of names of training images that are equally long and hold as many of each label.
 
     Leaving out the first takes away what leaks; leaving out the second takes away as many images and no leak, so that
     the difference between both is the leaks' own.
 
     Args:
-        looks: examples with split, name and label.
+        checks: examples with split, name and label.
         groups: the number of each one's group of near-duplicates, int [N].
         seed: of the draw.
 
@@ -18,13 +94,13 @@ def exclusion_lists(looks, groups, seed):
         dict of `near_duplicates`, training images in one group with an image of a test set, and `control`, as many
         others drawn at random; of the first in the order of the dataset, of the second in the drawn order.
     """
-    tested = {group for look, group in zip(looks, groups, strict=True) if look.split not in splits.NOT_TESTED}
-    train = [(look, group) for look, group in zip(looks, groups, strict=True) if look.split == 'train']
-    near = [look for look, group in train if group in tested]
-    others = [look for look, group in train if group not in tested]
-    others.sort(key=lambda look: splits.place(look.name, seed))
+    tested = {group for check, group in zip(checks, groups, strict=True) if check.split not in NOT_TESTED}
+    train = [(check, group) for check, group in zip(checks, groups, strict=True) if check.split == 'train']
+    near = [check for check, group in train if group in tested]
+    others = [check for check, group in train if group not in tested]
+    others.sort(key=lambda check: hash_fraction(check.name, seed))
     control = []
-    for label in dict.fromkeys(look.label for look in near):
-        wanted = sum(look.label == label for look in near)
-        control += [look for look in others if look.label == label][:wanted]
-    return {'near_duplicates': [look.name for look in near], 'control': [look.name for look in control]}
+    for label in dict.fromkeys(check.label for check in near):
+        wanted = sum(check.label == label for check in near)
+        control += [check for check in others if check.label == label][:wanted]
+    return {'near_duplicates': [check.name for check in near], 'control': [check.name for check in control]}

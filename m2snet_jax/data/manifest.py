@@ -4,15 +4,18 @@ import contextlib
 import csv
 import hashlib
 import io
-import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from m2snet_jax.errors import InputError
+from m2snet_jax.storage import write
+
 COLUMNS = ('split', 'name', 'height', 'width', 'foreground', 'image_sha256', 'mask_sha256')
 
 
-def manifest_of(builder, splits):
+def manifest_of(builder: tfds.core.DatasetBuilder, splits: Iterable[str]) -> list[dict[str, str]]:
     """Returns the rows of all prepared splits, {column: str} after `COLUMNS`.
 
     They are kept in `manifest.csv` beside the records where that folder can be written.
@@ -22,19 +25,17 @@ def manifest_of(builder, splits):
         text = path.read_text(encoding='utf-8')
     else:
         text = to_csv(row for split in splits for row in _rows(builder, split))
-        with contextlib.suppress(OSError):  # another user's records can be read all the same
-            temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-            temporary.write_text(text, encoding='utf-8')
-            os.replace(temporary, path)
+        with contextlib.suppress(InputError):  # another user's records can be read all the same
+            write(path, text)
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def manifest_path(builder):
-    """Returns where the manifest of prepared records lies."""
+def manifest_path(builder: tfds.core.DatasetBuilder) -> Path:
+    """Returns the path of the manifest of prepared records."""
     return Path(builder.data_path) / 'manifest.csv'
 
 
-def to_csv(rows):
+def to_csv(rows: Iterable[dict]) -> str:
     """Returns rows as the text of a CSV file."""
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, lineterminator='\n')
@@ -43,7 +44,7 @@ def to_csv(rows):
     return table.getvalue()
 
 
-def hash_of(rows):
+def hash_of(rows: Iterable[dict]) -> str:
     """Returns the SHA-256 of rows: two datasets with equal hashes have equal files and splits."""
     return hashlib.sha256(to_csv(rows).encode()).hexdigest()
 

@@ -9,30 +9,38 @@ import itertools
 import math
 import os
 import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from absl import logging
+from jaxtyping import Float32
 
 from m2snet_jax.data import augment
 from m2snet_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import grain
 
 _CACHE_SHARE = 0.25  # of the machine's memory
 _EPOCHS = 2**32  # endless; grain's own endlessness overflows when batches hold one example
 
 
-def steps_per_epoch(source, config):
+def steps_per_epoch(source: Sequence, config: Any) -> int:
     """Returns ceil(examples / batch): batches run across the borders of epochs, so the last one counts as a whole."""
     return math.ceil(len(source) / config.batch)
 
 
-def image_size(config, step):
+def image_size(config: Any, step: int) -> int:
     """Returns the side in pixels of the batch of a step, drawn uniformly from `data.sizes` by (seed, step) alone."""
     sizes = config.data.sizes
     return int(sizes[np.random.default_rng((config.seed, step)).integers(len(sizes))])
 
 
-def train_batches(source, config, *, start_step=0, process_index=0, process_count=1):
+def train_batches(
+    source: Sequence, config: Any, *, start_step: int = 0, process_index: int = 0, process_count: int = 1
+) -> 'grain.DatasetIterator':
     """Returns an endless iterator of this process's share of the training batches; call its `close()` when done.
 
     Args:
@@ -71,7 +79,9 @@ def train_batches(source, config, *, start_step=0, process_index=0, process_coun
     return iter(batches.to_iter_dataset(_threads(config)))
 
 
-def eval_examples(source, config, process_index=0, process_count=1):
+def eval_examples(
+    source: Sequence, config: Any, process_index: int = 0, process_count: int = 1
+) -> 'grain.DatasetIterator':
     """Returns an iterator over this process's examples, in their order; call its `close()` when left early.
 
     Process p of n takes examples p, p + n, p + 2n, …
@@ -96,7 +106,9 @@ def eval_examples(source, config, process_index=0, process_count=1):
     return iter(dataset.to_iter_dataset(_threads(config)))
 
 
-def eval_batches(source, config, device_count, process_index=0, process_count=1):
+def eval_batches(
+    source: Sequence, config: Any, device_count: int, process_index: int = 0, process_count: int = 1
+) -> Iterator[tuple[list[dict[str, Any]], Float32[np.ndarray, 'rows size size 3']]]:
     """Yields this process's examples in batches of one shape, so that one program serves, and as many as any process.
 
     Args:
@@ -135,29 +147,29 @@ class _Cache:
 
     def __init__(self, source):
         self._source = source
-        self._kept = {}
-        self._room = _CACHE_SHARE * os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+        self._cached = {}
+        self._bytes_left = _CACHE_SHARE * os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
         self._lock = threading.Lock()
 
     def __len__(self):
         return len(self._source)
 
     def __getitem__(self, index):
-        example = self._kept.get(index)
+        example = self._cached.get(index)
         if example is None:
             example = self._source[index]
-            self._keep(index, example)
+            self._add(index, example)
         return example
 
-    def _keep(self, index, example):
+    def _add(self, index, example):
         size = example['image'].nbytes + example['mask'].nbytes
         with self._lock:
-            fitted = self._room > 0
-            self._room -= size
-            if self._room > 0:
-                self._kept[index] = example
+            fitted = self._bytes_left > 0
+            self._bytes_left -= size
+            if self._bytes_left > 0:
+                self._cached[index] = example
             elif fitted:
                 logging.warning(
                     'Only %d of %d decoded images fit into memory; the others are decoded every epoch',
-                    len(self._kept), len(self),
+                    len(self._cached), len(self),
                 )  # fmt: skip

@@ -5,17 +5,27 @@ All of it depends on `data.seed` and on the names, never on the seed of the run.
 
 import csv
 import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
 
 from m2snet_jax.data import duplicates
+from m2snet_jax.data.pairs import Pair
+from m2snet_jax.data.source import Source
 from m2snet_jax.errors import InputError
 
 FOLDS_FILE = 'folds.csv'
 VALIDATION, EXCLUDED = 'validation', 'excluded'
-NOT_TESTED = ('train', VALIDATION, EXCLUDED)  # every other split is a test set
+TRAINED_ON = ('train', VALIDATION)  # an image in one of these must not be in another split
+NOT_TESTED = (*TRAINED_ON, EXCLUDED)  # every other split is a test set
 
 
-def by_fold(pairs, root, config, problems):
+def split_by_fold(
+    pairs: Sequence[Pair], root: Path, config: Any, problems: list[str]
+) -> tuple[dict[str, list[Pair]], dict[str, int]]:
     """Splits pairs by `data.fold`: it is the test, the other folds train; without it, all of them train.
 
     Folds come from `data.folds_file`, else from a `folds.csv` in the folder of the data, else they are dealt into
@@ -33,13 +43,13 @@ def by_fold(pairs, root, config, problems):
     """
     data = config.data
     if data.fold is None:
-        return {'train': pairs}, {}
+        return {'train': list(pairs)}, {}
     if data.folds < 2:
         raise InputError(f'--config.data.folds={data.folds}: must be at least 2')
     if not 0 <= data.fold < data.folds:
         raise InputError(f'--config.data.fold={data.fold}: there are the folds 0 to {data.folds - 1}')
     path = _folds_file(root, data)
-    folds = deal(pairs, data) if path is None else read_folds(path, pairs, data.folds, problems)
+    folds = deal_folds(pairs, data) if path is None else read_folds(path, pairs, data.folds, problems)
     splits = {'train': [], 'test': []}
     for pair in pairs:
         if pair.name in folds:
@@ -48,12 +58,12 @@ def by_fold(pairs, root, config, problems):
     return splits, folds
 
 
-def deal(pairs, data):
+def deal_folds(pairs: Sequence[Pair], data: Any) -> dict[str, int]:
     """Returns {name: fold}: larger groups (see `groups_of`) first, each to the fold that has least of its labels."""
     members = {}
     for pair, group in zip(pairs, groups_of(pairs, data), strict=True):
         members.setdefault(group, []).append(pair)
-    order = sorted(members.values(), key=lambda group: (-len(group), place(group[0].name, data.seed)))
+    order = sorted(members.values(), key=lambda group: (-len(group), hash_fraction(group[0].name, data.seed)))
     totals = {label: sum(pair.label == label for pair in pairs) for label in {pair.label for pair in pairs}}
     shares = [dict.fromkeys(totals, 0.0) for _ in range(data.folds)]  # of all images of a label
     counts = [0] * data.folds
@@ -67,8 +77,8 @@ def deal(pairs, data):
     return folds
 
 
-def groups_of(members, data):
-    """Returns the number of each member's group, int [N]; no split divides a group.
+def groups_of(members: Sequence, data: Any) -> Int[np.ndarray, 'members']:
+    """Returns the number of each member's group; no split divides a group.
 
     That is what a Pair names as its group, frames of a clip, and with `data.group_duplicates` near-duplicates.
     """
@@ -79,8 +89,8 @@ def groups_of(members, data):
     return duplicates.groups(len(members), links)
 
 
-def by_name(pairs):
-    """Returns {what a list may name: names of the images that it stands for}: each image, and each group."""
+def names_by_entry(pairs: Iterable[Pair]) -> dict[str, list[str]]:
+    """Returns {entry of a list: names of its images}: an entry is the name of one image or of a group."""
     named = {pair.name: [pair.name] for pair in pairs}
     for pair in pairs:
         if pair.group:
@@ -88,7 +98,7 @@ def by_name(pairs):
     return named
 
 
-def divided(pairs, sides, path):
+def divided_group_problems(pairs: Iterable[Pair], sides: dict[str, Any], path: Path) -> list[str]:
     """Returns a line for each group that a list divides.
 
     Args:
@@ -101,13 +111,13 @@ def divided(pairs, sides, path):
         if pair.group and pair.name in sides:
             sides_of.setdefault(pair.group, {})[sides[pair.name]] = pair.name
     return [
-        f'{path}: {" and ".join(list(members.values())[:2])} belong together but lie on two sides; name {group!r} once'
+        f'{path}: {" and ".join(list(members.values())[:2])} are of one group on two sides; name {group!r} once'
         for group, members in sides_of.items()
         if len(members) > 1
     ]
 
 
-def read_folds(path, pairs, count, problems):
+def read_folds(path: Path, pairs: Sequence[Pair], count: int, problems: list[str]) -> dict[str, int]:
     """Returns {name: fold} of a CSV file with the columns name and fold, the folds being 0 to `count` − 1.
 
     Args:
@@ -119,33 +129,36 @@ def read_folds(path, pairs, count, problems):
     try:
         with Path(path).open(encoding='utf-8-sig', newline='') as file:
             reader = csv.DictReader(file)
-            rows = [(row.get('name'), row.get('fold')) for row in reader]
+            rows = [(row.get('name') or '', row.get('fold') or '') for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f'{path}: cannot be read as a table ({error})') from None
     if not {'name', 'fold'} <= set(reader.fieldnames or ()):
         raise InputError(f'{path}: the first line must name the columns name and fold')
-    folds, known = {}, by_name(pairs)
+    folds, known = {}, names_by_entry(pairs)
     for name, fold in rows:
         if name not in known:
             problems.append(f'{path}: no image is named {name!r}; correct the list')
         elif not folds.keys().isdisjoint(known[name]):
-            problems.append(f'{path}: {name!r} stands there twice; keep one')
+            problems.append(f'{path}: {name!r} is listed twice; keep one')
         elif fold not in map(str, range(count)):
-            problems.append(f'{path}: {name!r} has fold {fold!r}, data.folds={count} knows 0 to {count - 1}')
+            problems.append(f'{path}: {name!r} has fold {fold!r}, data.folds={count} allows 0 to {count - 1}')
         else:
             folds.update(dict.fromkeys(known[name], int(fold)))
     problems += [f'{path}: {pair.name!r} is missing; give it a fold' for pair in pairs if pair.name not in folds]
-    problems += divided(pairs, folds, path)
+    problems += divided_group_problems(pairs, folds, path)
     problems += [
         f'{path}: fold {fold} is empty; data.folds={count}' for fold in range(count) if fold not in folds.values()
     ]
     return folds
 
 
-def in_use(source, config):
-    """Returns {split: the split in use of each of its members} after `data.exclude` and `data.validation`.
+def assign_splits(source: Source, config: Any) -> dict[str, list[str]]:
+    """Assigns every example to its split, after `data.exclude` and `data.validation`.
 
     Members of 'train' that `exclude` names are in 'excluded', and those held out in 'validation'.
+
+    Returns:
+        {split of the source: the split of each of its members}.
 
     Raises:
         InputError: a list that cannot be used, or nothing is left to train on.
@@ -165,13 +178,18 @@ def in_use(source, config):
     return used
 
 
-def clip_of(name):
-    """Returns the clip that a frame belongs to, '' for a single image."""
+def crosses_split(first: str, second: str) -> bool:
+    """Returns whether one of two splits is trained on and the other is another one in use."""
+    return first != second and EXCLUDED not in (first, second) and (first in TRAINED_ON or second in TRAINED_ON)
+
+
+def clip_of(name: str) -> str:
+    """Returns the clip of a frame, '' for a single image."""
     return name.rpartition('/')[0]
 
 
-def place(name, seed):
-    """Returns where a name stands in a deterministic shuffled order, from 0 up to 1."""
+def hash_fraction(name: str, seed: int) -> float:
+    """Returns the hash of a name and a seed as a fraction from 0 up to 1, for a shuffled order that never changes."""
     return int(hashlib.sha256(f'{seed}/{name}'.encode()).hexdigest()[:8], 16) / 2**32
 
 
@@ -216,7 +234,7 @@ def _held_out(members, data):
     units, held_out = {}, set()
     for member, group in zip(members, groups_of(members, data), strict=True):
         units.setdefault(group, []).append(member.name)
-    for unit in sorted(units.values(), key=lambda unit: place(unit[0], data.seed)):
+    for unit in sorted(units.values(), key=lambda unit: hash_fraction(unit[0], data.seed)):
         if len(held_out) < wanted:
             held_out.update(unit)
     return held_out

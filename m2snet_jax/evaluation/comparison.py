@@ -1,31 +1,35 @@
 """Two runs on the same images: their scores paired image by image, from the sheets that they left."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from m2snet_jax.data.splits import clip_of
 from m2snet_jax.errors import InputError
-from m2snet_jax.evaluation.sheet import read_per_image
-from m2snet_jax.metrics import pranet, reference
-from m2snet_jax.metrics.statistics import Sample, draws, groups, interval, signed_rank, subtract
+from m2snet_jax.evaluation.sheets import read_per_image
+from m2snet_jax.metrics import hard, pranet, released
+from m2snet_jax.metrics.sample import Sample
+from m2snet_jax.metrics.statistics import Labels, Values, draws, groups, interval, signed_rank, subtract
 
 # Means over images; the others are properties of a whole set, such as the maximum of a mean curve.
 MEANS = {
-    'reference': reference.MEANS,
+    'released': released.MEANS,
     'pranet': ('wFm', 'Sm', 'MAE', *(f'mean{column}' for column in pranet.CURVES if column not in ('Fm', 'Pre'))),
-    'hard': ('Dice', 'IoU', 'precision', 'recall', 'specificity', 'accuracy', 'HD95', 'ASSD', 'MAE'),
+    'hard': hard.MEANS,
 }
 
 
-def compare_runs(first, second, *, resamples=2000, seed=0):
+def compare_runs(first: str | Path, second: str | Path, *, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
     """Compares the scores of two folders that `train` or `evaluate` wrote.
 
     Returns:
-        {test set: dict of `images`, how many; `resampled`, 'images' or 'clips'; and `scores`, {'<protocol>/<name>':
-        dict of first, second, difference (second minus first), low, high and p_value}}, over the test sets that both
-        have. Scores of several classes are averaged over them, image by image.
+        {test set: dict of `images`, their number; `resampled`, 'images' or 'clips'; and `scores`, {'<protocol>/<name>':
+        what `compare_means` returns}}, over the test sets and scores that both have. Scores of several classes are
+        averaged over the classes of each image.
 
     Raises:
-        InputError: no sheets, no test set in common, or other images or other lesions in one.
+        InputError: no sheets, no test set in common, or different images or lesions.
     """
     runs = [read_scores(folder) for folder in (first, second)]
     table = {}
@@ -48,17 +52,15 @@ def compare_runs(first, second, *, resamples=2000, seed=0):
     return table
 
 
-def compare_means(first, second, *, clusters=None, resamples=2000, seed=0, level=0.95):
-    """Two runs' scores of the same images, in the same order: dict of floats.
+def compare_means(
+    first: Values, second: Values, *, clusters: Labels = None, resamples: int = 2000, seed: int = 0, level: float = 0.95
+) -> dict[str, float]:
+    """Compares the scores of two runs on the same images, in the same order; keywords as of `bootstrap_mean`.
 
-    `first`, `second`: the means. `difference`: second minus first, with its bootstrap interval `low`, `high`, both runs
-    drawn alike. `p_value`: Wilcoxon's two-sided signed-rank test on the differences by image, or on their means by
-    cluster, zeros left out. NaN wherever a score is NaN.
-
-    Args:
-        first, second: float [N].
-        clusters: N labels, where images of one label are alike, such as frames of a clip; None: each for itself.
-        resamples, seed, level: of the interval.
+    Returns:
+        `first`, `second`: the means. `difference`: second minus first, with its bootstrap interval `low`, `high`, both
+        runs drawn alike. `p_value`: Wilcoxon's two-sided signed-rank test on the differences by image, or on their
+        means by cluster, zeros left out. NaN wherever a score is NaN.
     """
     clusters = groups(clusters, len(first))
     whole = Sample(np.ones((1, len(first))))
@@ -77,7 +79,7 @@ def compare_means(first, second, *, clusters=None, resamples=2000, seed=0, level
 
 def _compare(names, before, after, resamples, seed, folders):
     lesions = [np.array([run[name]['lesion'] for name in names]) for run in (before, after)]
-    if not np.array_equal(*lesions):
+    if not np.array_equal(lesions[0], lesions[1]):
         other = names[int(np.flatnonzero(lesions[0] != lesions[1])[0])]
         raise InputError(f'{folders[1]}: {other!r} was scored on another mask than in {folders[0]}; use the same data')
     clips = [clip_of(name) for name in names]
@@ -87,17 +89,18 @@ def _compare(names, before, after, resamples, seed, folders):
         kept = lesions[0] > 0 if protocol == 'hard' else np.ones(len(names), bool)
         for column in columns if kept.any() else ():
             key = f'{protocol}/{column}'
-            pair = (np.array([run[name][key] for name in names])[kept] for run in (before, after))
-            scores[key] = compare_means(*pair, clusters=clusters[kept], resamples=resamples, seed=seed)
+            if any(key not in run[names[0]] for run in (before, after)):
+                continue  # a sheet that was written before the score was added
+            one, other = (np.array([run[name][key] for name in names])[kept] for run in (before, after))
+            scores[key] = compare_means(one, other, clusters=clusters[kept], resamples=resamples, seed=seed)
     return {'images': len(names), 'resampled': 'clips' if any(clips) else 'images', 'scores': scores}
 
 
-def read_scores(folder):
+def read_scores(folder: str | Path) -> dict[str, dict[str, dict[str, float]]]:
     """Reads every image's scores from the sheets of a run or an evaluation.
 
     Returns:
-        {test set: {image: {'<protocol>/<name>': mean over classes, 'lesion': pixels of it, 'false': pixels of false
-        alarm}}}.
+        {test set: {image: {'<protocol>/<name>': mean over classes, 'lesion': its pixels, 'false': false positives}}}.
     """
     rows = {}
     for row in read_per_image(folder):
@@ -105,7 +108,7 @@ def read_scores(folder):
     columns = [f'{protocol}/{name}' for protocol, names in MEANS.items() for name in names]
     return {
         test_set: {
-            name: {key: float(np.mean([float(one[key]) for one in classes])) for key in columns}
+            name: {key: float(np.mean([float(one[key]) for one in classes])) for key in columns if key in classes[0]}
             | {'lesion': sum(float(one['hard/TP']) + float(one['hard/FN']) for one in classes)}
             | {'false': sum(float(one['hard/FP']) for one in classes)}
             for name, classes in images.items()

@@ -1,29 +1,25 @@
-"""Score tables for people: which scores of a sheet are shown, in which order, and what is published beside them."""
+"""Score tables: which scores of a sheet are shown, in which order, and the published figures beside them."""
 
 import json
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from m2snet_jax.config import FREE_KEYS, flatten, load_config
+from m2snet_jax.evaluation.published import Published, legend
 
 SECTIONS = {
-    'reference': ('reference', 'the released program of M²SNet', 'Dice IoU wFm Sm Em MAE maxF avgF BER Acc'),
+    'released': ('the released program of M²SNet', 'Dice IoU wFm Sm Em MAE maxF avgF BER Acc'),
     'pranet': (
-        'pranet',
         'the MATLAB toolbox of PraNet, in which most polyp tables are printed',
         'meanDic maxDic meanIoU maxIoU wFm Sm meanEm maxEm MAE meanSen maxSen meanSpe maxSpe',
     ),
     'hard': (
-        'hard',
         'map cut at one half, mean over images with a lesion; HD95 and ASSD, in pixels, are infinite once a lesion is '
         'missed, …_found leaves the missed ones out',
         'Dice IoU precision recall specificity accuracy HD95 ASSD MAE HD95_found ASSD_found count missed',
     ),
-    'pooled': (
-        'pooled',
-        'the same, from pixels counted over all images',
-        'Dice IoU precision recall specificity accuracy',
-    ),
+    'pooled': ('the same, from pixels counted over all images', 'Dice IoU precision recall specificity accuracy'),
     'lesion_free': (
-        'lesion-free',
         'images without a lesion: how many, share with any false alarm, its mean share of the image',
         'count false_positive_share false_positive_area',
     ),
@@ -31,16 +27,16 @@ SECTIONS = {
 TALLIES = ('count', 'missed')
 
 
-def sections(sheet, test_set):
+def sections(sheet: Mapping[str, Any], test_set: str) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
     """Yields (title, explanation, rows) of one test set of a `summary.json`; its figures may be text: 'nan', 'inf'.
 
-    Rows are dicts of name, figure (float), low and high (floats or None) and published, {model: {figure, note}}.
+    Rows are dicts of name, figure, low and high (floats, NaN without an interval) and published, {model: entry}.
     """
-    beside = sheet.get('published', {}).get('test_sets', {}).get(test_set, {})
-    for section, (title, explanation, names) in SECTIONS.items():
+    beside = published_beside(sheet, test_set)
+    for section, (explanation, names) in SECTIONS.items():
         if not float(sheet['scores'].get(f'{test_set}/{section}/count', 1)):
-            continue  # of images with a lesion, or of those without, there are none
-        if section in ('reference', 'pranet') and not float(sheet['scores'].get(f'{test_set}/hard/count', 1)):
+            continue  # no images with a lesion, or none without
+        if section in ('released', 'pranet') and not float(sheet['scores'].get(f'{test_set}/hard/count', 1)):
             explanation += '; without any lesion most of it says nothing'
         rows = []
         for name in names.split():
@@ -50,15 +46,20 @@ def sections(sheet, test_set):
                 figures = {'figure': float(sheet['scores'][key]), 'low': low, 'high': high}
                 rows.append({'name': name, **figures, 'published': beside.get(f'{section}/{name}', {})})
         if rows:
-            yield title, explanation, rows
+            yield section.replace('_', '-'), explanation, rows
 
 
-def test_sets(sheet):
+def published_beside(sheet: Mapping[str, Any], test_set: str) -> Published:
+    """Returns the published figures of a test set that a sheet holds."""
+    return sheet.get('published', {}).get(test_set, {})
+
+
+def test_sets(sheet: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Returns [(name of a test set, its entry in the sheet)]."""
     return list(sheet.get('test_sets', {}).items())
 
 
-def number(row, key='figure'):
+def number(row: Mapping[str, Any], key: str = 'figure') -> str:
     """Returns a figure of a row as text."""
     value = row[key]
     if value != value:
@@ -68,13 +69,13 @@ def number(row, key='figure'):
     return f'{value:.0f}' if row['name'] in TALLIES else f'{value:.4f}' if abs(value) < 10 else f'{value:.2f}'
 
 
-def bounds(row):
+def bounds(row: Mapping[str, Any]) -> str:
     """Returns the interval of a row as text, '' without one."""
     return '' if row['low'] != row['low'] else f'{number(row, "low")} … {number(row, "high")}'
 
 
-def departures(config):
-    """Returns [(key, released value, value here)] of a recorded config that shape the result and are not released."""
+def departures(config: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Returns (key, released value, value) of the keys that shape the result and differ from the released recipe."""
     released = flatten(json.loads(json.dumps(load_config('kvasir').to_dict())))
     ours = {'data.name', 'data.fold', 'data.folds', 'seed', 'data.seed'}  # which data and which draw, not how
     return [
@@ -84,28 +85,21 @@ def departures(config):
     ]
 
 
-def text(sheet):
+def text(sheet: Mapping[str, Any]) -> str:
     """Returns the tables of a `summary.json` as text, one a test set."""
     lines = []
     for test_set, entry in test_sets(sheet):
         bootstrap = sheet['bootstrap']
         interval = f'{bootstrap["level"]:.0%} intervals from {bootstrap["resamples"]} resamples of {entry["resampled"]}'
         lines += [f'{test_set}: {entry["images"]} images' + (f'; {interval}' if bootstrap['resamples'] else '')]
-        models, notes = False, {}
         for title, explanation, rows in sections(sheet, test_set):
             lines += ['', f'  {title}: {explanation}']
             for row in rows:
-                marks = []
-                for model, one in row['published'].items():
-                    doubt = one['note'].partition('; ')[2]
-                    mark = notes.setdefault(doubt, f'({len(notes) + 1})') if doubt else ''
-                    marks.append(f'{model} {one["figure"]}{mark}')
-                    models = True
-                line = f'    {row["name"]:20} {number(row):>10}  {bounds(row):20} {"  ".join(marks)}'
+                beside = [f'{model} {one["figure"]} [{one["sources"]}]' for model, one in row['published'].items()]
+                line = f'    {row["name"]:20} {number(row):>10}  {bounds(row):20} {"  ".join(beside)}'
                 lines.append(line.rstrip())
-        if models:
-            lines += ['', f'  Published beside: {sheet["published"]["source"]}.', f'  {sheet["published"]["note"]}']
-            lines += [f'  {mark} {doubt}' for doubt, mark in notes.items()]
+        if beside := published_beside(sheet, test_set):
+            lines += ['', *(f'  {line}' for line in legend(beside))]
             changed = [f'{key} {before} → {now}' for key, before, now in departures(sheet.get('config') or {})]
             if changed:
                 lines.append(f'  Not the released recipe: {", ".join(changed)}.')

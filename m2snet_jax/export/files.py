@@ -1,30 +1,32 @@
 """Exported files: how each kind is written, loaded back and checked.
 
-A file is loaded back and run beside `predict`'s own path before it gets its name. FILE.json beside it says what goes
-in, what comes out, and how far the two were apart.
+A file is loaded back and its maps compared with those of `predict` before it gets its name. FILE.json beside it
+describes its input and output and lists the differences found.
 """
 
 import hashlib
 import importlib.metadata
-import json
-import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jax import export
+from jaxtyping import UInt8
 
 from m2snet_jax.data import augment
 from m2snet_jax.data.datasets.phantoms import phantom
+from m2snet_jax.devices.programs import EXPORT_PLATFORMS
 from m2snet_jax.errors import InputError
-from m2snet_jax.evaluation.sheet import versions
+from m2snet_jax.export.inference import OUTPUTS, any_images, make_program
 from m2snet_jax.export.onnx_graph import make_graph
-from m2snet_jax.export.program import OUTPUTS, any_images, make_program
-from m2snet_jax.predictor import load_model, released_map, resized_map
+from m2snet_jax.prediction.predictor import Predictor, load_model, released_map, resized_map
+from m2snet_jax.storage import versions, whole, write_json
 from m2snet_jax.weights import state_dict, write_safetensors
 
-PLATFORMS = ('cpu', 'cuda', 'tpu')
-CONVERTER = 'jax2onnx==0.17.1'  # by itself, since it names an orbax too old for ours and does without it
+CONVERTER = 'jax2onnx==0.17.1'  # installed without its dependencies: it requires an older orbax and does not use it
+Images = UInt8[np.ndarray, 'batch height width 3']
 TOLERANCE = 1e-5  # the largest difference of a probability in a file that is kept
 
 
@@ -34,7 +36,7 @@ class Refused(Exception):
 
 def _write_stablehlo(path, predictor):
     program = jax.jit(make_program(predictor))
-    path.write_bytes(export.export(program, platforms=PLATFORMS)(any_images()).serialize())
+    path.write_bytes(export.export(program, platforms=EXPORT_PLATFORMS)(any_images()).serialize())
 
 
 def _load_stablehlo(path, predictor):
@@ -46,7 +48,7 @@ def _write_onnx(path, predictor):
 
 
 def _load_onnx(path, predictor):
-    from onnxruntime import InferenceSession
+    from onnxruntime import InferenceSession  # pyright: ignore[reportMissingImports] (optional)
 
     session = InferenceSession(path, providers=['CPUExecutionProvider'])
     return lambda images: session.run(OUTPUTS, {'images': images})
@@ -61,7 +63,7 @@ def _load_safetensors(path, predictor):
     return lambda images: predicted(loaded, images)
 
 
-# How each is written, how it is loaded back, and the packages whose versions matter beside ours.
+# For each format: how it is written, how it is loaded back, and the packages whose versions are recorded.
 FORMATS = {
     'stablehlo': (_write_stablehlo, _load_stablehlo, ()),
     'onnx': (_write_onnx, _load_onnx, ('jax2onnx', 'onnx', 'onnxruntime')),
@@ -69,53 +71,55 @@ FORMATS = {
 }
 
 
-def export_model(predictor, path, kind, batches, tolerance=TOLERANCE):
+def export_model(
+    predictor: Predictor, path: str | Path, kind: str, batches: list[tuple[str, Images]], tolerance: float = TOLERANCE
+) -> dict[str, Any]:
     """Writes a model for other programs, and FILE.json beside it, both whole or not at all.
 
     Args:
-        predictor: from `load_model`.
-        path: of the file.
         kind: of `FORMATS`.
-        batches: [(what they are, images uint8 [B, H, W, 3])] on which the file is run beside the predictor.
+        batches: (what they are, images), on which the file is compared with the predictor.
         tolerance: largest difference of a probability.
 
     Returns:
-        What FILE.json holds, a dict; under `checked` one entry a batch, see `compare`.
+        The content of FILE.json; under `checked` one entry per batch, see `compare`.
 
     Raises:
         Refused: the file's maps are not the predictor's.
-        InputError: the file cannot be written, or a package is missing that this kind needs.
+        InputError: the file cannot be written, or a package that the format needs is missing.
     """
-    write, load, packages = FORMATS[kind]
+    write_file, load, packages = FORMATS[kind]
     path = Path(path)
-    temporary, beside = (path.with_name(f'.{os.getpid()}.{path.name}{ending}') for ending in ('', '.json'))
     try:
-        write(temporary, predictor)
-        run = load(temporary, predictor)
-        checked = [{'images': name, **compare(run(images), predicted(predictor, images))} for name, images in batches]
-        levels = 1 + 255 * tolerance  # a difference however small may take a probability across the step to the next
-        bad = [one for one in checked if not (one['probability'] <= tolerance and one['levels'] <= levels)]
-        if bad:
-            raise Refused(f'{path}: not kept, its maps are not those of the model: {"; ".join(map(in_words, bad))}')
-        about = describe(predictor, kind) | {'sha256': hashlib.sha256(temporary.read_bytes()).hexdigest()}
-        about |= {'versions': versions() | {name: importlib.metadata.version(name) for name in packages}}
-        about |= {'checked_on': jax.default_backend(), 'tolerance': tolerance, 'checked': checked}
-        beside.write_text(json.dumps(about, indent=1) + '\n')
-        os.replace(beside, path.with_name(f'{path.name}.json'))
-        os.replace(temporary, path)
+        with whole(path) as temporary:
+            write_file(temporary, predictor)
+            about = _check(path, temporary, load(temporary, predictor), predictor, kind, batches, tolerance)
+            about['versions'] |= {name: importlib.metadata.version(name) for name in packages}
+            write_json(path.with_name(f'{path.name}.json'), about)
     except ImportError as error:
         how = f'pip install ".[export]" && pip install --no-deps {CONVERTER}'
         raise InputError(f'--format={kind} needs {error.name or error}, which is not installed: {how}') from None
-    except OSError as error:
-        raise InputError(f'{path}: cannot be written ({error.strerror or error})') from None
-    finally:
-        temporary.unlink(missing_ok=True)
-        beside.unlink(missing_ok=True)
     return about
 
 
-def example_batches(size):
-    """Returns two batches to check a model with that runs at `size`: five of noise, and one generated picture.
+def _check(path, temporary, run, predictor, kind, batches, tolerance):
+    """Compares a written file with the predictor; returns the content of FILE.json, or raises Refused."""
+    checked = [{'images': name, **compare(run(images), predicted(predictor, images))} for name, images in batches]
+    levels = 1 + 255 * tolerance  # a tiny difference can move a probability to the next level
+    bad = [one for one in checked if not (one['probability'] <= tolerance and one['levels'] <= levels)]
+    if bad:
+        raise Refused(f'{path}: not kept, its maps are not those of the model: {"; ".join(map(in_words, bad))}')
+    return describe(predictor, kind) | {
+        'sha256': hashlib.sha256(temporary.read_bytes()).hexdigest(),
+        'versions': versions(),
+        'checked_on': jax.devices()[0].platform,
+        'tolerance': tolerance,
+        'checked': checked,
+    }
+
+
+def example_batches(size: int) -> list[tuple[str, Images]]:
+    """Returns two batches to check a model that runs at `size`: five images of noise, and one phantom.
 
     The noise is larger than the network's size along one axis and smaller along the other.
     """
@@ -124,15 +128,13 @@ def example_batches(size):
     return [('noise', noise), ('phantom', phantom(rng)[0][None])]
 
 
-def predicted(predictor, images):
-    """Returns what `predict` makes of a batch, as `make_program` returns it."""
+def predicted(predictor: Predictor, images: Images) -> tuple[np.ndarray, ...]:
+    """Returns the maps of `predict` for a batch, as `make_program` returns them."""
     sizes, maps = images.shape[1:3], predictor.probabilities(list(images))
-    floats = [resized_map(one, *sizes).reshape(*sizes, -1) for one in maps]
-    levels = [[released_map(channel, *sizes) for channel in np.moveaxis(one, -1, 0)] for one in maps]
-    return np.stack(floats), np.moveaxis(np.stack(levels), 1, -1)
+    return tuple(np.stack([function(one, *sizes) for one in maps]) for function in (resized_map, released_map))
 
 
-def compare(found, expected):
+def compare(found: Sequence[Any], expected: Sequence[np.ndarray]) -> dict[str, Any]:
     """Returns the largest differences of (probability, levels) from those expected, and how many levels differ."""
     shapes = [tuple(array.shape) for array in expected]
     if [tuple(array.shape) for array in found] != shapes:
@@ -142,7 +144,7 @@ def compare(found, expected):
     return {'shape': shapes[0], **largest, 'differing': int(np.count_nonzero(levels))}
 
 
-def in_words(one):
+def in_words(one: dict[str, Any]) -> str:
     """Returns an entry of `checked` as a line."""
     batch, height, width, classes = one['shape']
     count = batch * height * width * classes
@@ -152,13 +154,14 @@ def in_words(one):
     )
 
 
-def describe(predictor, kind):
-    """Returns what a user of an exported file must know."""
+def describe(predictor: Predictor, kind: str) -> dict[str, Any]:
+    """Returns what a user of an exported file needs: model, input, output and normalisation."""
     size = predictor.size
-    about = {
+    config: Any = predictor.config  # a file too has one: the default's
+    about: dict[str, Any] = {
         'format': kind,
-        'model': predictor.config.model.name,
-        'encoder': predictor.config.model.encoder,
+        'model': config.model.name,
+        'encoder': config.model.encoder,
         'classes': predictor.classes,
         'size': size,
         'mean': augment.TEST_MEAN.tolist(),
@@ -170,7 +173,7 @@ def describe(predictor, kind):
     if kind == 'safetensors':
         return {**about, 'holds': "weights by PyTorch's names, batch norms as trained", 'to_be_done_outside': steps}
     if kind == 'stablehlo':
-        about['platforms'] = PLATFORMS
+        about['platforms'] = EXPORT_PLATFORMS
     output = {
         'probability': 'float32 [B, H, W, C] in [0, 1], one map a class',
         'levels': 'uint8 [B, H, W, C]: probability × 255 rounded down, then resized; the PNG of predict',

@@ -1,13 +1,16 @@
-"""ONNX by jax2onnx, and what its graph needs before ONNX Runtime takes it."""
+"""ONNX by jax2onnx, with the changes that its graph needs for ONNX Runtime."""
 
-from m2snet_jax.export.program import OUTPUTS, any_images, make_program
+from typing import Any
 
-OPSET = 18  # runtimes from 2023 on know it
+from m2snet_jax.export.inference import OUTPUTS, any_images, make_program
+from m2snet_jax.prediction.predictor import Predictor
+
+OPSET = 18  # supported by runtimes from 2023 on
 
 
-def make_graph(predictor):
+def make_graph(predictor: Predictor) -> Any:
     """Returns the program of a Predictor as an `onnx.ModelProto`: `images` → `probability`, `levels`."""
-    from jax2onnx import to_onnx
+    from jax2onnx import to_onnx  # pyright: ignore[reportMissingImports] (optional)
 
     names = {'input_names': ['images'], 'output_names': list(OUTPUTS)}
     model = to_onnx(make_program(predictor), [any_images()], opset=OPSET, **names)
@@ -17,12 +20,12 @@ def make_graph(predictor):
 
 
 def _pool_over_two_axes(graph):
-    """Makes each MaxPool one over height and width alone.
+    """Rewrites each MaxPool to one over height and width only.
 
-    jax2onnx pools `[1, 1, B, H, W, C]` over four axes, of which two are a single pixel wide: Unsqueeze, Unsqueeze,
-    MaxPool, Squeeze. ONNX Runtime pools over three at most.
+    jax2onnx pools `[1, 1, B, H, W, C]` over four axes, two of them with windows of one: Unsqueeze, Unsqueeze, MaxPool,
+    Squeeze. ONNX Runtime pools over three axes at most.
     """
-    from onnx import helper
+    from onnx import helper  # pyright: ignore[reportMissingImports] (optional)
 
     makers = {name: node for node in graph.node for name in node.output}
     users = {name: node for node in graph.node for name in node.input}
@@ -40,13 +43,13 @@ def _pool_over_two_axes(graph):
         pool.CopyFrom(helper.make_node('MaxPool', first.output, pool.output, pool.name, **window, pads=low + high))
         transpose(last, pool.output[0], [0, 2, 3, 1])
         graph.node.remove(second)
-        stale = {*first.output, *second.output, *pool.output}  # shapes that hold no longer
+        stale = {*first.output, *second.output, *pool.output}  # their recorded shapes are now wrong
         for value in [value for value in graph.value_info if value.name in stale]:
             graph.value_info.remove(value)
 
 
 def _drop_unused(graph):
-    """Removes constants that no node uses: ONNX Runtime warns of each whenever the file is loaded.
+    """Removes constants that no node uses: ONNX Runtime warns about each when the file is loaded.
 
     Returns the names that the nodes of the graph and of its branches use.
     """

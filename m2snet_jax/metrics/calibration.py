@@ -1,20 +1,22 @@
-"""Whether a probability means what it says: of the pixels said to be lesion with 0.7, are seven of ten lesion?"""
+"""Calibration: of the pixels with a predicted probability of 0.7, are 70 % lesion?"""
 
 import numpy as np
+from jaxtyping import Float, Float64
 
 from m2snet_jax.errors import InputError
-from m2snet_jax.metrics.counts import lesion
+from m2snet_jax.metrics.counts import Map, Mask, lesion
 
 
-def calibration_counts(prediction, mask, bins=10):
-    """float64 [3, bins]: in equal bins of probability, the pixels, the sum of their probabilities, the lesion pixels.
+def calibration_counts(
+    prediction: Map | Float[np.ndarray, 'height width'], mask: Mask, bins: int = 10
+) -> Float64[np.ndarray, '3 bins']:
+    """Returns the pixels, the sum of their probabilities and the lesion pixels in equal bins of probability.
 
-    Counts of several images may be added. Mean probability and observed share of a bin are the second and third row
-    over the first.
+    Counts of several images may be added. Rows 2 and 3 over row 1 are the mean probability and the observed share.
 
     Args:
-        prediction: probabilities of lesion [H, W], floats in [0, 1] or uint8 levels, taken as level / 255.
-        mask: uint8 or bool [H, W] of the same size; lesion is what lies above half of its own maximum.
+        prediction: probabilities of lesion in [0, 1], or levels, taken as level / 255.
+        mask: lesion above half of its own maximum.
 
     Raises:
         InputError: sizes that differ, floats outside [0, 1] or NaN.
@@ -38,7 +40,7 @@ def calibration_counts(prediction, mask, bins=10):
     return np.stack([np.bincount(chosen, row, minlength=bins) for row in rows])
 
 
-def expected_calibration_error(counts):
-    """Mean over pixels of |mean probability - observed share| of their bin, from (summed) `calibration_counts`."""
+def expected_calibration_error(counts: Float[np.ndarray, '3 bins']) -> float:
+    """Returns the mean over pixels of |mean probability - observed share| of their bin."""
     pixels, probability, inside = counts
     return float(np.abs(probability - inside).sum() / pixels.sum())

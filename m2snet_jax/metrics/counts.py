@@ -4,15 +4,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from jaxtyping import Bool, Int64, UInt8, UInt16
 
 from m2snet_jax.errors import InputError
 from m2snet_jax.metrics.weighted import weighted_errors
 
 LEVELS = np.arange(256)
+Map = UInt8[np.ndarray, 'height width']
+Lesion = Bool[np.ndarray, 'height width']
+Mask = Map | Lesion
 
 
-def check_pair(prediction, mask):
-    """Raises InputError unless `prediction` is uint8 [H, W] and `mask` uint8 or bool [H, W], neither of them empty."""
+def check_pair(prediction: Map, mask: Mask) -> None:
+    """Raises InputError where an array has another type or shape than its hint, or no pixels."""
     for name, array, types in (('prediction', prediction, ('uint8',)), ('mask', mask, ('uint8', 'bool'))):
         if not isinstance(array, np.ndarray) or array.dtype.name not in types:
             found = array.dtype.name if isinstance(array, np.ndarray) else type(array).__name__
@@ -21,8 +25,8 @@ def check_pair(prediction, mask):
             raise InputError(f'{name} has shape {array.shape}, not [H, W]: hand over one grey image with pixels in it')
 
 
-def lesion(mask):
-    """bool [H, W]: mask levels above half of the mask's own maximum (released program: test_data.py).
+def lesion(mask: Mask) -> Lesion:
+    """Returns where the mask is above half of its own maximum (released program: test_data.py).
 
     0/1 and 0/255 masks mean the same; of a 0/255 mask level 128 is lesion and 127 is not; an all-zero mask is empty.
     """
@@ -33,25 +37,20 @@ def lesion(mask):
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """Integer tables of one map and one mask of the same size; each is made when first asked for.
+    """Integer tables of one map and one mask of the same size; each is computed on first use."""
 
-    Attributes:
-        prediction: uint8 [H, W].
-        mask: bool [H, W].
-    """
-
-    prediction: np.ndarray
-    mask: np.ndarray
+    prediction: Map
+    mask: Lesion
     known_blocks: dict = field(default_factory=dict, repr=False)
 
     @cached_property
-    def codes(self):
-        """uint16 [H, W]: level + 256 on the lesion."""
+    def codes(self) -> UInt16[np.ndarray, 'height width']:
+        """The level, plus 256 on the lesion."""
         return self.prediction + (self.mask.view(np.uint8).astype(np.uint16) << 8)
 
     @cached_property
-    def index_sums(self):
-        """Sum of 0-based row indices and of 0-based column indices over the lesion, as ints."""
+    def index_sums(self) -> tuple[int, int]:
+        """The sums of 0-based row indices and of 0-based column indices over the lesion."""
         # float32 products are exact here: no row or column has 2^24 pixels.
         mask = self.mask.astype(np.float32)
         height, width = mask.shape
@@ -59,8 +58,8 @@ class Counts:
         by_column = np.ones(height, np.float32) @ mask
         return int(by_row.astype(np.float64) @ np.arange(height)), int(by_column.astype(np.float64) @ np.arange(width))
 
-    def blocks(self, rows, columns):
-        """int64 [2, 2, 2, 256]: pixels by (lower, right, lesion, level), the image cut after `rows` and `columns`."""
+    def blocks(self, rows: int, columns: int) -> Int64[np.ndarray, '2 2 2 256']:
+        """Returns the pixels by (lower, right, lesion, level), the image cut after `rows` and `columns`."""
         if (rows, columns) not in self.known_blocks:
             parts = [
                 np.bincount(part.ravel(), minlength=512)
@@ -71,43 +70,44 @@ class Counts:
         return self.known_blocks[rows, columns]
 
     @cached_property
-    def centroid(self):
+    def centroid(self) -> tuple[int, int]:
         """Rows above and columns left of the block border: 0-based mean indices, halves to even, plus one."""
         if not self.foreground:
             return 0, 0
-        return tuple(round(total / self.foreground) + 1 for total in self.index_sums)
+        rows, columns = self.index_sums
+        return round(rows / self.foreground) + 1, round(columns / self.foreground) + 1
 
     @cached_property
-    def levels(self):
-        """int64 [2, 256]: pixels by (lesion, level)."""
+    def levels(self) -> Int64[np.ndarray, '2 256']:
+        """The pixels by (lesion, level)."""
         # The blocks at the centroid are needed anyway and cost what one histogram costs.
         return self.blocks(*self.centroid).sum(axis=(0, 1))
 
     @cached_property
-    def pixels(self):
+    def pixels(self) -> int:
         """Pixels of the image."""
         return self.mask.size
 
     @cached_property
-    def foreground(self):
+    def foreground(self) -> int:
         """Pixels of the lesion."""
         return int(np.count_nonzero(self.mask))
 
     @cached_property
-    def offset_and_span(self):
+    def offset_and_span(self) -> tuple[int, int]:
         """(o, R) of the min-max stretch P = (level - o) / R; a constant map is not stretched: (0, 255)."""
         present = np.flatnonzero(self.levels.sum(axis=0))
         low, high = int(present[0]), int(present[-1])
         return (low, high - low) if high > low else (0, 255)
 
     @cached_property
-    def stretched(self):
-        """int64 [256]: level - o, held within [0, R]."""
+    def stretched(self) -> Int64[np.ndarray, '256']:
+        """For each level, level - o clipped to [0, R]."""
         offset, span = self.offset_and_span
         return np.clip(LEVELS - offset, 0, span)
 
     @cached_property
-    def weighted_errors(self):
-        """The error sums of the weighted F-measure over lesion and background, of a mask that is not empty."""
+    def weighted_errors(self) -> tuple[float, float]:
+        """The error sums of the weighted F-measure over lesion and background; the mask must not be empty."""
         error = self.stretched / self.offset_and_span[1]
         return weighted_errors(np.concatenate([error, 1 - error])[self.codes], self.mask)

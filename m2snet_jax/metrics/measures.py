@@ -2,20 +2,26 @@
 
 S-measure (Fan et al., ICCV 2017), E-measure (Fan et al., IJCAI 2018), weighted F-measure (Margolin et al., CVPR 2014).
 Integers stay integers until the last division, so that equal quantities compare equal.
+
+The E-measure divides by the number of pixels less one. Of an image with a single pixel it is 1 where map and mask are
+equal and 0 where they are not; the programs divide by their epsilon instead, which gives up to 10^15.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from m2snet_jax.metrics.counts import Counts
 
-def structure_measure(counts, border, epsilon, sample):
-    """S-measure (alpha 0.5) of one `Counts` as a float; NaN where the protocol's program gives NaN.
+
+def structure_measure(counts: Counts, border: tuple[int, int], epsilon: float, sample: bool) -> float:
+    """Returns the S-measure (alpha 0.5); NaN where the protocol's program gives NaN.
 
     Args:
-        counts: the pair's `Counts`.
-        border: (rows, columns) of the upper left one of the four blocks that meet at the lesion's centroid.
-        epsilon: what the program adds to denominators.
+        border: (rows, columns) of the upper left of the four blocks that meet at the lesion's centroid.
+        epsilon: the number that the program adds to denominators.
         sample: True for (n - 1 + epsilon) in every variance (the MATLAB toolbox), False for population variances
             beside an (n - 1) covariance (the released program).
     """
@@ -36,12 +42,12 @@ def structure_measure(counts, border, epsilon, sample):
     inverted = pixels, span * pixels - total, span * span * pixels - 2 * span * total + squares
     objects += (1 - share) * object_similarity(inverted, span, epsilon, sample)
     blocks = moments.reshape(4, 2, 3).tolist()
-    regions = sum(region_similarity(*block, counts.pixels, span, epsilon, sample) for block in blocks)
+    regions = sum(region_similarity(off, on, counts.pixels, span, epsilon, sample) for off, on in blocks)
     return 0.5 * objects + 0.5 * regions
 
 
-def object_similarity(moments, span, epsilon, sample):
-    """2 m / (m^2 + 1 + s + epsilon), mean and deviation from (pixels, sum, sum of squares) of a map's integers."""
+def object_similarity(moments: Sequence[int], span: int, epsilon: float, sample: bool) -> float:
+    """Returns 2 m / (m^2 + 1 + s + epsilon), m mean and s deviation, from (pixels, sum, sum of squares) of integers."""
     pixels, total, squares = moments
     mean = total / (pixels * span)
     freedom = max(pixels - 1, 1) if sample else pixels
@@ -49,8 +55,10 @@ def object_similarity(moments, span, epsilon, sample):
     return 2 * mean / (mean**2 + 1 + deviation + epsilon)
 
 
-def region_similarity(background, lesion, image_pixels, span, epsilon, sample):
-    """One block's structural similarity to its part of the mask, weighted by the block's share of the image.
+def region_similarity(
+    background: Sequence[int], lesion: Sequence[int], image_pixels: int, span: int, epsilon: float, sample: bool
+) -> float:
+    """Returns the structural similarity of one block to its part of the mask, times the block's share of the image.
 
     `background` and `lesion` are (pixels, sum, sum of squares) of the block's integers.
     """
@@ -73,10 +81,12 @@ def region_similarity(background, lesion, image_pixels, span, epsilon, sample):
     return weight * alpha / ((mean**2 + mask_mean**2) * variances + epsilon)
 
 
-def enhanced_alignment(true_positives, false_positives, counts, epsilon):
-    """E-measure of binary maps, given by their numbers of hits and false alarms, against the mask of `counts`."""
+def enhanced_alignment(true_positives: Any, false_positives: Any, counts: Counts, epsilon: float) -> Any:
+    """Returns the E-measure of a binary map, or of an array of them, from its pixel counts, against a mask."""
     pixels, foreground = counts.pixels, counts.foreground
     positives = true_positives + false_positives
+    if pixels == 1:
+        return (positives == foreground) * 1.0
     if foreground == 0:
         total = pixels - positives
     elif foreground == pixels:
@@ -96,8 +106,8 @@ def enhanced_alignment(true_positives, false_positives, counts, epsilon):
     return total / (pixels - 1 + epsilon)
 
 
-def weighted_f(counts, epsilon):
-    """Weighted F-measure (beta 1) of one `Counts` as a float; 0 where the mask is empty."""
+def weighted_f(counts: Counts, epsilon: float) -> float:
+    """Returns the weighted F-measure (beta 1); 0 where the mask is empty."""
     if counts.foreground == 0:
         return 0.0
     on_lesion, on_background = counts.weighted_errors

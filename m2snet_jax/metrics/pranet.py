@@ -5,34 +5,40 @@ Each map is stretched to its own minimum and maximum and cut at 256 thresholds.
                    dataset, of the mean curve over images
     wFm Sm MAE     weighted F-measure, S-measure, mean absolute error; over a dataset, means over images
     Dice IoU Em Sen Spe Fm Pre    the curves, float64 [256], threshold 1 first
-At a threshold without hit every curve but Em is 0, the specificity too. Spe is NaN without background, Sm where a block
-at the centroid is empty; NaN stays NaN in means, while a maximum skips it, as MATLAB's does. Without lesion the toolbox
-cannot compute wFm; here it is 0.
+At a threshold without hit every curve but Em is 0, the specificity too. Of an image with one pixel Em is 1 where map
+and mask are equal and 0 where they are not. Spe is NaN without background, Sm where a block at the centroid is empty;
+NaN stays NaN in means, while a maximum skips it, as MATLAB's does. Without lesion the toolbox cannot compute wFm; here
+it is 0.
 """
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from jaxtyping import Float64, Int
+
+from m2snet_jax.metrics.counts import Counts, Lesion, Map, Mask
 from m2snet_jax.metrics.measures import enhanced_alignment, structure_measure, weighted_f
+from m2snet_jax.metrics.sample import Figures, Sample, Stacked
 
 EPSILON = 2.0**-52
-# What MATLAB makes of 1:-1/255:0: built from both ends, meeting in the middle.
+# MATLAB's 1:-1/255:0, which it computes from both ends to the middle.
 THRESHOLDS = np.concatenate([1 + np.arange(128) * (-1 / 255), 0 - np.arange(127, -1, -1) * (-1 / 255)])
 CURVES = {'Dic': 'Dice', 'IoU': 'IoU', 'Em': 'Em', 'Sen': 'Sen', 'Spe': 'Spe', 'Fm': 'Fm', 'Pre': 'Pre'}
 
 
-def prepare(prediction, mask):
-    """The map at the mask's size and the bool lesion, as the toolbox counts them.
+def prepare(prediction: Map, mask: Mask) -> tuple[Map, Lesion]:
+    """Returns the map at the mask's size, resized as MATLAB's `imresize` does, and the lesion.
 
-    A map of another size is resized as MATLAB's `imresize` does. The lesion is every mask level above 128, so that a
-    uint8 mask of 0 and 1 is empty; a bool mask is MATLAB's logical image and taken as it is.
+    The lesion is every mask level above 128, so that a uint8 mask of 0 and 1 is empty; a bool mask, MATLAB's logical
+    image, is used as it is.
     """
     if prediction.shape != mask.shape:
         prediction = imresize(prediction, mask.shape)
     return prediction, mask if mask.dtype == bool else mask > 128
 
 
-def imresize(image, shape):
-    """uint8 [H, W] resized to `shape` as MATLAB's imresize does by default: bicubic, antialiased when shrinking.
+def imresize(image: Map, shape: tuple[int, ...]) -> Map:
+    """Resizes as MATLAB's imresize does by default: bicubic, antialiased when shrinking.
 
     One axis after the other, the one with the smaller scale first, rounding to uint8 after each.
     """
@@ -44,8 +50,8 @@ def imresize(image, shape):
     return image
 
 
-def cubic_weights(old, new):
-    """float64 [new, old]: rows of weights that sum to 1; pixels beyond the border are mirrored."""
+def cubic_weights(old: int, new: int) -> Float64[np.ndarray, 'new old']:
+    """Returns rows of weights that sum to 1; pixels beyond the border are mirrored."""
     scale = new / old
     stretch = min(scale, 1.0)
     centre = (np.arange(new) + 0.5) / scale - 0.5
@@ -63,13 +69,13 @@ def cubic_weights(old, new):
     return weights
 
 
-def score(counts):
-    """The scores of one `Counts`: dict of floats, and of the seven curves."""
+def score(counts: Counts) -> dict[str, Any]:
+    """Returns the scores of one image: floats, and the seven curves."""
     stretched, span = counts.stretched, counts.offset_and_span[1]
     total, hit = int(stretched @ counts.levels.sum(axis=0)), int(stretched @ counts.levels[1])
     scores = {
         'wFm': weighted_f(counts, EPSILON),
-        'Sm': clamped(structure_measure(counts, centroid(counts), EPSILON, sample=True)),
+        'Sm': max(structure_measure(counts, centroid(counts), EPSILON, sample=True), 0.0),  # NaN stays
         'MAE': (counts.foreground * span + total - 2 * hit) / (span * counts.pixels),
     }
     table = curves(counts)
@@ -79,19 +85,15 @@ def score(counts):
     return {name: float(value) for name, value in scores.items()} | table
 
 
-def clamped(value):
-    """`value` or 0, the larger; NaN stays."""
-    return 0.0 if value < 0 else value
-
-
-def centroid(counts):
-    """Rows above and columns left of the block border: 1-based mean indices, halves rounded up."""
+def centroid(counts: Counts) -> tuple[int, int]:
+    """Returns the rows above and columns left of the block border: 1-based mean indices, halves rounded up."""
     size = max(counts.foreground, 1)
-    return tuple((2 * (total + size) + size) // (2 * size) for total in counts.index_sums)
+    rows, columns = ((2 * (total + size) + size) // (2 * size) for total in counts.index_sums)
+    return rows, columns
 
 
-def curves(counts):
-    """float64 [256] by name: Dice IoU Em Sen Spe Fm Pre of the map cut at each of the thresholds."""
+def curves(counts: Counts) -> dict[str, Float64[np.ndarray, 'thresholds']]:
+    """Returns Dice IoU Em Sen Spe Fm Pre of the map cut at each of the thresholds."""
     background, foreground = (
         np.append(levels[::-1].cumsum()[::-1], 0)[first_levels(counts)] for levels in counts.levels
     )
@@ -112,11 +114,11 @@ def curves(counts):
     return table | {'Em': enhanced_alignment(foreground, background, counts, EPSILON)}
 
 
-def first_levels(counts):
-    """int [256]: the lowest level that passes each threshold, 256 where none does.
+def first_levels(counts: Counts) -> Int[np.ndarray, 'thresholds']:
+    """Returns the lowest level that passes each threshold, 256 where none does.
 
-    The stretch multiplies by the rounded 1 / (b - a), as MATLAB's mapminmax does: its result may miss the threshold
-    that exact arithmetic would meet, the highest level even threshold 1.
+    The stretch multiplies by the rounded 1 / (b - a), as MATLAB's mapminmax does: its result may miss a threshold that
+    exact arithmetic meets; even the highest level may miss threshold 1.
     """
     low, span = counts.offset_and_span
     levels = np.arange(low, low + span + 1) / 255
@@ -126,8 +128,8 @@ def first_levels(counts):
     return np.where(first > low + span, 256, first)
 
 
-def summarise(scores, sample):
-    """Dataset figures of stacked per-image scores (name → [N, …]) under a `statistics.Sample`."""
+def summarise(scores: Stacked, sample: Sample) -> Figures:
+    """Returns the figures of a dataset from its stacked per-image scores."""
     summary = {name: sample.mean(scores[name]) for name in ('wFm', 'Sm', 'MAE')}
     for column, name in CURVES.items():
         curve = sample.mean(scores[name])

@@ -1,18 +1,30 @@
 """The difference between two ways of training, each run on several seeds and scored on the same images."""
 
+from typing import Any
+
 import numpy as np
+from jaxtyping import Float
 from scipy import stats
 
-from m2snet_jax.metrics.statistics import bootstrap_mean
+from m2snet_jax.metrics.statistics import Labels, bootstrap_mean
 
 PAIRED_FROM = 3  # common seeds; fewer leave t too few degrees of freedom
 
 
-def seeds_and_images(first, second, *, paired=False, clusters=None, resamples=2000, seed=0, level=0.95):
-    """Mean score of the second minus that of the first, with an interval for other seeds and other images alike.
+def seeds_and_images(
+    first: Float[np.ndarray, 'seeds images'],
+    second: Float[np.ndarray, 'other_seeds images'],
+    *,
+    paired: bool = False,
+    clusters: Labels = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Any]:
+    """Returns the mean score of the second minus that of the first, with an interval over both seeds and images.
 
-    With x [S, N] the scores of N images on S seeds, the difference is d = mean(x₂) − mean(x₁). Two things make it
-    uncertain, each with an interval of its own around d:
+    With x [S, N] the scores of N images, in the same order for both, on S seeds, the difference is d = mean(x₂) −
+    mean(x₁). Two things make it uncertain, each with an interval of its own around d:
 
     - seeds: d ± t · s. Paired: s² = var(d_s) / S over the S differences between runs of one seed, t with S − 1 degrees
       of freedom. Unpaired (Welch): s² = v₁ + v₂, v = var of the means of the runs / S, t with
@@ -24,14 +36,11 @@ def seeds_and_images(first, second, *, paired=False, clusters=None, resamples=20
 
         low = d − √((t s)² + (d − l)²),    high = d + √((t s)² + (u − d)²).
 
-    What is special to one image on one seed is in both parts, so the interval is rather too wide than too narrow.
+    The interaction of image and seed is in both parts, so the interval is too wide rather than too narrow.
 
     Args:
-        first, second: float [S₁, N], [S₂, N], the images in the same order.
-        paired: rows of both belong to the same seeds, in the same order.
-        clusters: N labels, where images of one label are alike, such as frames of a clip; None: each for itself.
-        resamples, seed: of the bootstrap.
-        level: coverage.
+        paired: the rows of both are the same seeds in the same order.
+        clusters, resamples, seed, level: as of `bootstrap_mean`.
 
     Returns:
         dict of `difference`; `low`, `high`; `by_seeds`, half the width of the first interval; `by_images`, (l, u).
@@ -53,7 +62,7 @@ def seeds_and_images(first, second, *, paired=False, clusters=None, resamples=20
 
 
 def _half_width(first, second, paired, level):
-    """Half the width of the t interval for the difference of the means of runs, [S₁] and [S₂]."""
+    """Returns half the width of the t interval for the difference of the means of runs, [S₁] and [S₂]."""
     if min(len(first), len(second)) < 2:
         return np.nan
     if paired:

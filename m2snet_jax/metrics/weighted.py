@@ -1,6 +1,7 @@
 """The error sums of the weighted F-measure (Margolin et al., CVPR 2014), the one score that needs distances."""
 
 import numpy as np
+from jaxtyping import Bool, Float64
 from scipy import ndimage
 
 RADIUS = 3
@@ -8,22 +9,17 @@ GAUSSIAN = np.exp(-(np.arange(-RADIUS, RADIUS + 1) ** 2) / (2 * 5.0**2))
 GAUSSIAN /= GAUSSIAN.sum()
 
 
-def weighted_errors(error, mask):
-    """Weighted absolute errors summed over the lesion and over the background.
+def weighted_errors(
+    error: Float64[np.ndarray, 'height width'], mask: Bool[np.ndarray, 'height width']
+) -> tuple[float, float]:
+    """Returns the sums of the weighted errors |P - G| over the lesion, which must not be empty, and the background.
 
     On the lesion each error is lowered to its 7x7 Gaussian average (sigma 5, zeros beyond the image) where that is
     smaller, the average taking at each background pixel the error of the nearest lesion pixel. On the background each
     error is weighted by 2 - exp(ln(0.5) / 5 * distance to the lesion). Ties of equally near lesion pixels are broken
     as SciPy's exact distance transform breaks them.
-
-    Args:
-        error: float64 [H, W], |P - G|.
-        mask: bool [H, W], not empty.
-
-    Returns:
-        (float, float): the sum over the lesion, the sum over the background.
     """
-    nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
+    nearest = np.asarray(ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True))
     window = around(mask)
     source = nearest[0][window] * mask.shape[1] + nearest[1][window]
     spread = error.ravel()[source]
@@ -32,7 +28,7 @@ def weighted_errors(error, mask):
     inside = mask[window]
     on_lesion = np.minimum(spread[inside], error[window][inside]).sum()
 
-    # Background pixels without error weigh nothing: their distances are not needed.
+    # Background pixels without error add 0: their distances are not needed.
     wrong = np.flatnonzero((error > 0) & ~mask)
     rows, columns = np.divmod(wrong, mask.shape[1])
     distance = np.sqrt((nearest[0].ravel()[wrong] - rows) ** 2 + (nearest[1].ravel()[wrong] - columns) ** 2)
@@ -41,8 +37,8 @@ def weighted_errors(error, mask):
     return float(on_lesion), float((error.ravel()[wrong] * weight).sum())
 
 
-def around(mask):
-    """Slices of the lesion's bounding box and the filter's radius about it, within the image."""
+def around(mask: Bool[np.ndarray, 'height width']) -> tuple[slice, ...]:
+    """Returns the slices of the lesion's bounding box, widened by the filter's radius within the image."""
     slices = []
     for axis in (1, 0):
         present = np.flatnonzero(mask.any(axis=axis))

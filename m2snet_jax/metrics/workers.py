@@ -1,6 +1,6 @@
-"""Runs a function over many items on every core: scoring is many small steps, which threads cannot share.
+"""Runs a function over many items on every core; scoring is many small steps, too short for threads.
 
-The workers are plain Python processes that are handed work through pipes. Those of `multiprocessing` would run the
+The workers are plain Python processes that receive work through pipes. Those of `multiprocessing` would run the
 caller's script again, and forked ones would copy the locks of JAX's threads.
 """
 
@@ -11,24 +11,25 @@ import pickle
 import queue
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 FEWEST = 48  # below it, starting processes takes longer than the work
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PROGRAM = f'from {__name__} import serve; serve()'
 
 
-def in_processes(function, items, count, processes=None):
-    """Yields `function(*item)` for each item, in order.
+def in_processes(
+    function: Callable[..., Any], items: Iterable[tuple], count: int, processes: int | None = None
+) -> Iterator[Any]:
+    """Yields `function(*item)` for each item, in order; raises what `function` raises.
 
     Args:
-        function: of a module, so that a worker can import it.
-        items: iterable of tuples; taken from as results are fetched, never far ahead.
-        count: about how many items there are; few are worked on right here.
+        function: defined at the top of a module, so that a worker can import it.
+        items: read as results are fetched, at most four a process ahead.
+        count: about how many items there are; few are computed in this process.
         processes: by default one for each core that this process may use.
-
-    Raises:
-        Whatever `function` raises.
     """
     processes = processes or _cores()
     if count < FEWEST or processes == 1:
@@ -63,13 +64,11 @@ def in_processes(function, items, count, processes=None):
                 yield pending.popleft().result()
     finally:
         for worker in workers:
-            worker.stdin.close()
-            worker.wait()
-            worker.stdout.close()
+            worker.communicate()  # ends its input, and with it the worker
 
 
-def serve():
-    """Works on what comes through standard input until it ends; the program of a worker."""
+def serve() -> None:
+    """Computes what arrives through standard input until it ends; the program of a worker."""
     results, sys.stdout = sys.stdout.buffer, sys.stderr
     while True:
         try:
@@ -95,6 +94,7 @@ def _start():
     one_thread = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
     environment = {**os.environ, **one_thread, 'PYTHONPATH': os.pathsep.join(paths)}
     command = [sys.executable, '-c', _PROGRAM]
-    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
-    # A session of its own: Ctrl-C is for the program, whose end ends the workers.
-    return subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
+    # A new session: Ctrl-C reaches the program alone, whose end ends the workers.
+    return subprocess.Popen(
+        command, env=environment, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )

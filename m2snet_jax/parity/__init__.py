@@ -1,1 +1,1 @@
-"""Parity with the released program: its golden values, our outcomes, how far they are apart, and what may be."""
+"""Parity with the released program: its golden values, the outcomes here, their differences and tolerances."""

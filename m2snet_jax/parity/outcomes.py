@@ -1,19 +1,22 @@
-"""What our networks make of the inputs of some goldens, in the form in which the goldens store it."""
+"""What the networks of this package compute from the inputs of goldens, in the form in which goldens store it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from m2snet_jax.model.losses import structure_loss, total_loss
+from m2snet_jax.models.losses import structure_loss, total_loss
 from m2snet_jax.parity.differences import moments, projections
-from m2snet_jax.parity.goldens import STATISTIC
-from m2snet_jax.training.optimizer import sgd, triangle
+from m2snet_jax.parity.goldens import STATISTIC, Goldens
+from m2snet_jax.training.optimizer import sgd, triangular
 from m2snet_jax.training.step import create_train_state, make_train_step
 from m2snet_jax.weights import state_dict
 
 LOSSES = ('structure_loss_released', 'structure_loss_weighted', 'lossnet', 'total')
-PEAK = 0.002  # rate of the updates
+PEAK_LR = 0.002  # of the updates
 
 
 class Outcomes:
@@ -24,17 +27,17 @@ class Outcomes:
         dtype: of the convolutions, 'float64', 'float32' or 'bfloat16'.
     """
 
-    def __init__(self, goldens, dtype):
+    def __init__(self, goldens: Goldens, dtype: str):
         self._goldens, self._dtype = goldens, dtype
         self._lossnet_graph, self._lossnet_params = nnx.split(goldens.lossnet(dtype))
         self._graph, *self._start = nnx.split(goldens.model(dtype), nnx.Param, nnx.BatchStat)
-        self._rate = triangle(PEAK, goldens.sizes['steps'], 1)
-        self._optimizer = sgd(self._rate)
+        self._learning_rate = triangular(PEAK_LR, goldens.sizes['steps'], 1)
+        self._optimizer = sgd(self._learning_rate)
         self._predict = jax.jit(self._logits)
         self._update = make_train_step(self._graph, self._optimizer, self._lossnet_graph)
 
-    def model(self):
-        """Returns a model with the weights of the goldens, in training mode, which shares nothing with another."""
+    def model(self) -> nnx.Module:
+        """Returns a model with the weights of the goldens, in training mode, whose arrays are copies."""
         return nnx.merge(self._graph, *jax.tree.map(jnp.copy, self._start))
 
     def _logits(self, state, images):
@@ -42,7 +45,7 @@ class Outcomes:
         model.eval()
         return model(images)
 
-    def evaluation(self, model, sizes):
+    def evaluation(self, model: nnx.Module, sizes: Iterable[Sequence[int]]) -> dict[str, np.ndarray]:
         """Returns {'eval_logits_BxHxW': logits} of `model` in evaluation mode, NCHW."""
         _, *state = nnx.split(model, nnx.Param, nnx.BatchStat)
         logits = {}
@@ -51,7 +54,7 @@ class Outcomes:
             logits[f'eval_logits_{batch}x{height}x{width}'] = _as_stored(self._predict(state, images))
         return logits
 
-    def training_step(self):
+    def training_step(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Returns (arrays, values) of one forward and backward pass in training mode."""
         batch = self._goldens.batch('train', self._goldens.sizes['train'], self._dtype)
         graph, (params, batch_stats) = self._graph, self._start
@@ -76,8 +79,8 @@ class Outcomes:
         values |= {'grads': projections(learned, self._goldens.seed), 'buffers_after_one_step': moments(statistics)}
         return {'train_logits': _as_stored(logits), 'train_logits_grad': _as_stored(nudge)}, values
 
-    def trajectory(self, model, reverse=False):
-        """Returns (arrays, values) along and after a few updates of `model`, by the very step that training runs.
+    def trajectory(self, model: nnx.Module, reverse: bool = False) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Returns (arrays, values) during and after a few updates of `model` by the training step.
 
         With `reverse` each batch has its images in reverse order: the same mathematics, summed in another order.
         """
@@ -87,7 +90,7 @@ class Outcomes:
             batch = self._goldens.batch(f'step{index}', sizes['size2' if index % 2 else 'train'], self._dtype)
             batch = jax.tree.map(lambda array: array[::-1], batch) if reverse else batch
             state, losses = self._update(state, self._lossnet_params, batch)
-            row = {'lr': self._rate(index), 'total': losses['loss']}
+            row = {'lr': self._learning_rate(index), 'total': losses['loss']}
             row |= {key: losses[key] for key in ('structure', 'lossnet')}
             rows.append({key: float(value) for key, value in row.items()})
         model = nnx.merge(graph, state.params, state.batch_stats)

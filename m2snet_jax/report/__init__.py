@@ -1,4 +1,4 @@
-"""The self-contained page of a run, and the card of its model."""
+"""Pages and texts for people: the report of a run, the card of its model, pictures of duplicates and features."""
 
 from m2snet_jax.report.card import write_card
 from m2snet_jax.report.page import write_report

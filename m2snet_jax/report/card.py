@@ -1,54 +1,51 @@
-"""The model card of a run: what the model is, what it was made from, how good it is, and what not to use it for.
+"""The model card of a run: what the model is, its data and training, its scores and its limits.
 
-Text for people who get the weights without the rest of the folder, in the Markdown that model hubs show.
+It is Markdown in the form that model hubs show, for people who get the weights without the rest of the folder.
 """
 
 import collections
 import csv
 import importlib
-import os
 from pathlib import Path
 
-from m2snet_jax.evaluation.sheet import read_sheet
+from m2snet_jax.evaluation.scores import Scores
 from m2snet_jax.evaluation.table import bounds, departures, number, sections, test_sets
+from m2snet_jax.storage import write
 
 NAMES = {
     'm2snet': 'M²SNet',
     'msnet': 'MSNet',
     'res2net50': 'Res2Net-50',
     'res2net101': 'Res2Net-101',
-    'res2net14': 'Res2Net-14 (one block a stage; for tests and tries)',
+    'res2net14': 'Res2Net-14 (one block per stage; for tests)',
 }
 
 
-def write_card(folder):
-    """Writes `model_card.md` into the folder of a run or of an evaluation of a model and returns its path.
+def write_card(scores: Scores, folder: str | Path) -> Path:
+    """Writes `model_card.md` of the Scores of a model into the folder of its run or evaluation; returns its path.
 
     Raises:
-        InputError: there is no score sheet of a model.
+        InputError: it cannot be written.
     """
-    folder = Path(folder)
-    sheet = read_sheet(folder)
-    parts = (_head(folder, sheet), _data(folder, sheet), _training(sheet), _scores(sheet), _limits(sheet), _TERMS)
+    folder, summary = Path(folder), scores.summary
+    parts = (_head(folder, summary), _data(folder, summary), _training(summary), _scores(summary), _limits(summary))
     path = folder / 'model_card.md'
-    temporary = path.with_name('.model_card.md')
-    temporary.write_text('\n'.join(filter(None, parts)), encoding='utf-8')
-    os.replace(temporary, path)
+    write(path, '\n'.join(filter(None, (*parts, _TERMS))))
     return path
 
 
-def _head(folder, sheet):
-    config = sheet['config']
-    model, encoder = NAMES[config['model']['name']], NAMES[config['model']['encoder']]
+def _head(folder, summary):
+    config = summary['config']
+    model, encoder = (NAMES.get(config['model'][key], config['model'][key]) for key in ('name', 'encoder'))
     size, classes = config['data']['size'], config['data']['classes']
-    maps = 'a map of probabilities' if classes == 1 else f'{classes} maps of probabilities, one a class,'
+    maps = 'a map of probabilities' if classes == 1 else f'{classes} maps of probabilities, one per class,'
     facts = {
         'Network': f'{model} with the encoder {encoder}, run at {size}×{size} pixels',
-        'Weights': sheet.get('model'),
-        'SHA-256 of the weights': f'`{sheet["model_hash"]}`',
-        'Versions': ', '.join(f'{name} {version}' for name, version in sheet.get('versions', {}).items()),
+        'Weights': summary.get('model'),
+        'SHA-256 of the weights': f'`{summary["model_hash"]}`',
+        'Versions': ', '.join(f'{name} {version}' for name, version in summary.get('versions', {}).items()),
     }
-    name, shape = sheet.get('model', folder.name), '[H, W]' if classes == 1 else f'[H, W, {classes}]'
+    name, shape = summary.get('model', folder.name), '[H, W]' if classes == 1 else f'[H, W, {classes}]'
     lines = '\n'.join(f'- {key}: {_text(value)}' for key, value in facts.items() if value)
     return f"""---
 library_name: m2snet_jax
@@ -62,7 +59,7 @@ tags: [medical-imaging, segmentation, {config['model']['name']}, jax, flax]
 
 ## What it is
 
-{model}, a network that outlines lesions in medical images: an image goes in, {maps} at the image's own size comes out.
+{model} is a network that segments lesions in medical images. It predicts {maps} at the size of the image.
 
 {lines}
 
@@ -74,35 +71,36 @@ probability = load_model({name!r})('image.png')  # float32 {shape} in [0, 1]
 """
 
 
-def _data(folder, sheet):
-    config = sheet['config']
-    about = importlib.import_module(f'm2snet_jax.data.datasets.{config["data"]["name"]}').__doc__
+def _data(folder, summary):
+    config = summary['config']
+    about = importlib.import_module(f'm2snet_jax.data.datasets.{config["data"]["name"]}').__doc__ or ''
+    first_line, _, _ = about.partition('\n')
     path = folder / 'manifest.csv'
     if path.exists():
         with path.open(newline='', encoding='utf-8') as file:
             counts = collections.Counter(row['split'] for row in csv.DictReader(file))
         where = ' `manifest.csv` lists every image with its split, size and SHA-256.'
     else:
-        counts, where = {name: entry['images'] for name, entry in test_sets(sheet)}, ''
+        counts, where = {name: entry['images'] for name, entry in test_sets(summary)}, ''
     fold = config['data'].get('fold')
     return f"""## Data
 
-`{config['data']['name']}`: {_text(about.splitlines()[0])}{f' Fold {fold} is the test.' if fold is not None else ''}
+`{config['data']['name']}`: {_text(first_line)}{f' Fold {fold} is the test.' if fold is not None else ''}
 
 {_table(('split', 'images'), counts.items())}
 
-SHA-256 of the list of files and splits: `{sheet.get('manifest_hash')}`.{where}
+SHA-256 of the list of files and splits: `{summary.get('manifest_hash')}`.{where}
 """
 
 
-def _training(sheet):
-    if 'step' not in sheet:
-        return ''  # an evaluation knows the weights, not how they were trained
-    config = sheet['config']
+def _training(summary):
+    if 'step' not in summary:
+        return ''  # of an evaluation: how the weights were trained is not recorded there
+    config = summary['config']
     rows = [(f'`{key}`', _value(before), _value(now)) for key, before, now in departures(config)]
-    scored = sheet.get('scored_step', sheet['step'])
-    chosen = '' if scored == sheet['step'] else f' The model is that of step {scored}, chosen by `select`.'
-    changed = 'It is the released recipe of the polyp sets to the letter.'
+    scored = summary.get('scored_step', summary['step'])
+    chosen = '' if scored == summary['step'] else f' The model is that of step {scored}, chosen by `select`.'
+    changed = 'All settings are those of the released recipe of the polyp sets.'
     if rows:
         changed = f'Different from the released recipe:\n\n{_table(("key", "released", "here"), rows)}'
     starts = {
@@ -114,48 +112,51 @@ def _training(sheet):
     start = f'Weights at the start: {"; ".join(given) or "random"}.'
     return f"""## Training
 
-{sheet['step']} steps of {config['batch']} images, seed {config['seed']}.{chosen} {start}
+{summary['step']} steps of {config['batch']} images, seed {config['seed']}.{chosen} {start}
 
 {changed}
 """
 
 
-def _scores(sheet):
-    bootstrap, parts = sheet['bootstrap'], []
-    for test_set, entry in test_sets(sheet):
+def _scores(summary):
+    bootstrap, parts = summary['bootstrap'], []
+    for test_set, entry in test_sets(summary):
         parts.append(f'### {_text(test_set)}: {entry["images"]} images\n')
-        for title, explanation, rows in sections(sheet, test_set):
+        for title, explanation, rows in sections(summary, test_set):
             heads = ('score', 'here') + ((f'{bootstrap["level"]:.0%} interval',) if bootstrap['resamples'] else ())
             lines = [(row['name'].replace('_', ' '), number(row), bounds(row))[: len(heads)] for row in rows]
             parts.append(f'**{title}**: {_text(explanation)}\n\n{_table(heads, lines)}\n')
-    note = 'Fractions; 1 is full agreement, but for the errors MAE and BER and the distances HD95 and ASSD in pixels.'
+    note = (
+        'Fractions. 1 is the best value, except for the errors MAE and BER and the distances HD95 and ASSD in pixels,'
+        ' for which it is 0.'
+    )
     if bootstrap['resamples']:
         note += (
-            f' Intervals come from {bootstrap["resamples"]} bootstrap resamples of the test images: they tell how far a'
-            ' score may move with other images of the same kind, not with another seed or hospital.'
+            f' Intervals come from {bootstrap["resamples"]} bootstrap resamples of the test images: they show how'
+            ' far a score may move with other images of the same kind, not with another seed or hospital.'
         )
     return f'## Scores\n\n{note}\n\n' + '\n'.join(parts)
 
 
-def _limits(sheet):
-    config = sheet['config']
-    limits = [_text(warning) for warning in sheet['warnings']]
+def _limits(summary):
+    config = summary['config']
+    limits = [_text(warning) for warning in summary['warnings']]
     if config['data']['name'] == 'phantoms':
-        limits.append('It knows generated pictures only, and says nothing sensible about real images.')
+        limits.append('It was trained on generated images only; its maps of real images are meaningless.')
     else:
         limits.append(
             'It was scored on the images above; on images of another kind, device, hospital or group of patients it may'
-            ' be much worse, without any sign of it.'
+            ' be much worse without warning.'
         )
-    for test_set, _ in test_sets(sheet):
-        missed, count = (float(sheet['scores'].get(f'{test_set}/hard/{name}', 'nan')) for name in ('missed', 'count'))
+    for test_set, _ in test_sets(summary):
+        missed, count = (float(summary['scores'].get(f'{test_set}/hard/{name}', 'nan')) for name in ('missed', 'count'))
         if missed > 0:
             limits.append(f'{_text(test_set)}: it missed the lesion in {missed:.0f} of {count:.0f} images altogether.')
-        alarms = float(sheet['scores'].get(f'{test_set}/lesion_free/false_positive_share', 'nan'))
+        alarms = float(summary['scores'].get(f'{test_set}/lesion_free/false_positive_share', 'nan'))
         if alarms > 0:
             limits.append(f'{_text(test_set)}: it claims a lesion in {alarms:.0%} of the images without any.')
-    limits.append('A probability of 0.7 need not mean seven in ten: see the calibration in `report.html`.')
-    limits.append('It always answers: an image without any lesion, or no medical image at all, gets a map too.')
+    limits.append('Its probabilities may be miscalibrated: see the calibration in `report.html`.')
+    limits.append('It predicts a map for every input, also for images without a lesion or of another kind.')
     return '## Limits\n\n' + '\n'.join(f'- {limit}' for limit in limits) + '\n'
 
 
@@ -169,7 +170,7 @@ def _value(value):
 
 
 def _text(value):
-    """Text whose characters cannot become marks of Markdown, tables or HTML."""
+    """Returns text without the characters of Markdown, tables and HTML."""
     text = ' '.join(str(value).split()).replace('&', '&amp;').replace('<', '&lt;')
     return text if text.startswith('`') else text.replace('|', '&#124;').replace('*', '&#42;')
 

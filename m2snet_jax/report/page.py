@@ -1,149 +1,173 @@
-"""The page of a run: one HTML file that needs nothing else, for people who were not there.
+"""The page of a run: one HTML file that needs nothing else, with scores, curves and cases.
 
-It is drawn from what `scores/`, `config.json` and `metrics.jsonl` of a folder hold, so that it can be made anew.
+It is made from Scores, the pictures in `scores/cases` and `metrics.jsonl`, so that it can be made again.
 """
 
-import base64
-import io
-import os
-from html import escape
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from m2snet_jax.config import flatten
-from m2snet_jax.evaluation.sheet import read_per_image, read_sheet
-from m2snet_jax.evaluation.table import bounds, departures, number, sections, test_sets
-from m2snet_jax.plot import charts
-from m2snet_jax.plot.history import training_charts
-from m2snet_jax.report.style import PAGE, STYLE
+from m2snet_jax.evaluation import table
+from m2snet_jax.evaluation.published import legend
+from m2snet_jax.evaluation.scores import Scores
+from m2snet_jax.metrics import expected_calibration_error
+from m2snet_jax.report import charts
+from m2snet_jax.report.curves import training_charts
+from m2snet_jax.report.rendering import picture_url, render
+from m2snet_jax.storage import write
 
-KINDS = {
-    'worst': ('Worst cases', 'The images with a lesion on which the model does worst, the worst first.'),
-    'best': ('Best cases', 'Where it does best, the best first.'),
-    'lesion_free': ('False alarms', 'Images without any lesion in which the model claims one, the largest area first.'),
+CASES = {
+    'worst': ('Worst cases', 'The images with a lesion on which the scores are lowest, the worst first.'),
+    'best': ('Best cases', 'The images with a lesion on which the scores are highest, the best first.'),
+    'lesion_free': ('False alarms', 'Images without a lesion and with a false alarm, the largest area first.'),
 }
 PANELS = ('image', 'mask', 'map', 'errors')
+Figure = tuple[Markup, str]  # a chart and its caption
 
 
-def write_report(folder):
-    """Writes `report.html` into the folder of a run or of an evaluation and returns its path.
+def write_report(scores: Scores, folder: str | Path) -> Path:
+    """Writes `report.html` of Scores into the folder of their run or evaluation and returns its path.
 
     Raises:
-        InputError: there are no score sheets, or the page cannot be written.
+        InputError: the page cannot be written.
     """
-    folder = Path(folder)
-    sheet, details = read_sheet(folder), read_sheet(folder, 'details.json')
-    rows = read_per_image(folder)
-    body = [_head(folder, sheet), _training(folder)]
-    for test_set, entry in test_sets(sheet):
-        mine = [row for row in rows if row['set'] == test_set]
-        body.append(_test_set(folder, sheet, test_set, entry, mine, details[test_set]))
-    body.append(_config(sheet))
-    title = escape(f'Scores of {folder.resolve().name}')
-    page = PAGE.format(title=title, style=STYLE, body='\n'.join(filter(None, body)))
+    folder, summary = Path(folder), scores.summary
+    test_sets = [_test_set(folder, scores, name, entry) for name, entry in table.test_sets(summary)]
+    config, bootstrap = summary.get('config'), summary.get('bootstrap')
+    page = render(
+        'report.html.j2',
+        title=f'Scores of {folder.resolve().name}',
+        subject=_subject(summary),
+        headlines=[_headline(test_set) for test_set in test_sets],
+        level=f'{bootstrap["level"]:.0%}' if bootstrap and bootstrap['resamples'] else '',
+        published_note=_published_note(summary, test_sets),
+        warnings=[*summary['warnings'], *_missing_maps(summary)],
+        test_sets=test_sets,
+        training=_training_figures(folder),
+        about=_about(summary),
+        departures=table.departures(config) if config else [],
+        settings=flatten(config) if config else {},
+    )
     path = folder / 'report.html'
-    temporary = path.with_name('.report.html')
-    temporary.write_text(page, encoding='utf-8')
-    os.replace(temporary, path)
+    write(path, page)
     return path
 
 
-def _head(folder, sheet):
-    """What was run, on what."""
-    config = sheet.get('config')
-    facts = {
+def _subject(summary):
+    """Returns which model was scored on what, in a line; '' for maps of unknown origin."""
+    config = summary.get('config')
+    if not config:
+        return ''
+    if 'maps' in summary:
+        return f'Maps of {summary["maps"]} on {config["data"]["name"]}'
+    steps = f', {summary["step"]} training steps' if 'step' in summary else ''
+    return f'{config["model"]["name"]} with {config["model"]["encoder"]} on {config["data"]["name"]}{steps}'
+
+
+def _about(summary):
+    """Returns {name: value} of what identifies the scores."""
+    config = summary.get('config')
+    return {
         'model': config and f'{config["model"]["name"]}, {config["model"]["encoder"]}',
         'data': config and config['data']['name'],
-        'steps trained': sheet.get('step'),
-        'weights': sheet.get('model'),
-        'maps': sheet.get('maps'),
-        'masks': sheet.get('masks'),
-        'hash of the model': sheet.get('model_hash'),
-        'hash of data and split': sheet.get('manifest_hash'),
-        'versions': ', '.join(f'{name} {version}' for name, version in sheet.get('versions', {}).items()),
+        'steps trained': summary.get('step'),
+        'weights': summary.get('model'),
+        'maps': summary.get('maps'),
+        'masks': summary.get('masks'),
+        'hash of the model': summary.get('model_hash'),
+        'hash of data and split': summary.get('manifest_hash'),
+        'versions': ', '.join(f'{name} {version}' for name, version in summary.get('versions', {}).items()),
     }
-    lines = ''.join(f'<dt>{key}</dt><dd>{escape(str(value))}</dd>' for key, value in facts.items() if value)
-    warnings = ''.join(f'<p class="warning">{escape(line)}</p>' for line in sheet['warnings'])
-    missing = ''.join(
-        f'<p class="warning">{escape(test_set)}: {len(names)} maps were missing and are not in these scores: '
-        f'{escape(", ".join(names))}</p>'
-        for test_set, names in sheet.get('missing', {}).items()
-    )
-    return (
-        f'<h1>Scores of {escape(folder.resolve().name)}</h1>{warnings}{missing}<p>A model marked lesions in images; '
-        'people had outlined the same lesions. This page shows how far the two agree. 1 is full agreement for every '
-        'score but the errors MAE and BER, and the distances HD95 and ASSD in pixels, where 0 is best. For research, '
-        f'not for diagnosis.</p><dl>{lines}</dl>'
-    )
 
 
-def _training(folder):
-    """Curves of the loss and, where images are held out for validation, of Dice on them."""
-    figures = []
-    for key, chart in training_charts(folder):
-        what = 'Loss, what training lowers' if key == 'loss' else f'{key}, on images held out of training'
-        figures.append(_figure(chart, f'{what}, against time.'))
-    return f'<h2>Training</h2><div class="figures">{"".join(figures)}</div>' if figures else ''
+def _missing_maps(summary):
+    for test_set, names in summary.get('missing', {}).items():
+        yield f'{test_set}: {len(names)} maps were missing and are not in these scores: {", ".join(names)}'
 
 
-def _test_set(folder, sheet, test_set, entry, rows, details):
-    """Tables, figures and cases of one test set."""
-    several = len(details['classes']) > 1
-    parts = [
-        f'<h2>Test set {escape(test_set)}: {entry["images"]} images</h2>',
-        _tables(sheet, test_set, entry),
-        '<div class="figures">',
-        _spread(rows, several),
+def _training_figures(folder: Path) -> list[Figure]:
+    """Returns the curves of the loss and, where images are held out for validation, of Dice on them."""
+    return [
+        (chart, 'Training loss against steps.' if key == 'loss' else f'{key}, on images held out of training.')
+        for key, chart in training_charts(folder)
     ]
-    for index, (curves, calibration) in enumerate(zip(details['classes'], details['calibration'], strict=True), 1):
-        parts.append(_curves(curves, calibration, f', class {index}' if several else ''))
-    parts.append('</div>')
-    for kind, (title, caption) in KINDS.items():
-        cases = [case for case in details['cases'] if case['kind'] == kind]
-        if cases:
-            shown = ''.join(_case(folder, case) for case in cases)
-            parts.append(f'<h3>{title}</h3><p>{caption} {_COLOURS}</p><div class="cases">{shown}</div>')
-    return '\n'.join(parts)
 
 
-def _tables(sheet, test_set, entry):
-    bootstrap, parts, doubts, beside = sheet['bootstrap'], [], {}, False
-    for title, explanation, rows in sections(sheet, test_set):
-        models = list(dict.fromkeys(model for row in rows for model in row['published']))
-        beside = beside or bool(models)
-        heads = ''.join(f'<th>{model}, published</th>' for model in models)
-        interval = f'<th>{bootstrap["level"]:.0%} interval</th>' if bootstrap['resamples'] else ''
-        lines = []
-        for row in rows:
-            cells = f'<th>{escape(row["name"].replace("_", " "))}</th><td>{number(row)}</td>'
-            cells += f'<td>{bounds(row)}</td>' if interval else ''
-            for model in models:
-                one = row['published'].get(model)
-                doubt = one['note'].partition('; ')[2] if one else ''
-                mark = doubts.setdefault(doubt, len(doubts) + 1) if doubt else ''
-                mark = f'<sup>{mark}</sup>' if mark else ''
-                cells += f'<td>{one["figure"]}{mark}</td>' if one else '<td></td>'
-            lines.append(f'<tr>{cells}</tr>')
-        parts.append(
-            f'<div><p class="caption"><b>{title}</b>: {escape(explanation)}</p><div class="table"><table>'
-            f'<tr><th></th><th>here</th>{interval}{heads}</tr>{"".join(lines)}</table></div></div>'
-        )
-    notes = '<p class="small">'
-    if beside:
-        notes += f'Published: {sheet["published"]["source"]}. {sheet["published"]["note"]} '
-    notes += ' '.join(f'<sup>{mark}</sup> {doubt}.' for doubt, mark in doubts.items())
+def _test_set(folder, scores, name, entry):
+    """Returns tables, figures and cases of one test set."""
+    summary, details = scores.summary, scores.details[name]
+    several = len(details['classes']) > 1
+    figures = list(_spread_figures([row for row in scores.per_image if row['set'] == name], several))
+    for number, (curves, calibration) in enumerate(zip(details['classes'], details['calibration'], strict=True), 1):
+        figures += _curve_figures(curves, calibration, f', class {number}' if several else '')
+    return {
+        'name': name,
+        'images': entry['images'],
+        'tables': [_table(*section) for section in table.sections(summary, name)],
+        'notes': ' '.join(_notes(summary, name, entry)),
+        'figures': figures,
+        'cases': list(_cases(folder, details['cases'])),
+    }
+
+
+def _table(title, explanation, rows):
+    shown = [
+        {
+            'name': row['name'].replace('_', ' '),
+            'figure': table.number(row),
+            'interval': table.bounds(row),
+            'published': row['published'],
+        }
+        for row in rows
+    ]
+    models = list(dict.fromkeys(model for row in shown for model in row['published']))
+    return {'title': title, 'explanation': explanation, 'rows': shown, 'models': models}
+
+
+def _notes(summary, test_set, entry):
+    """Yields the sentences below the tables of a test set."""
+    yield from legend(table.published_beside(summary, test_set))
+    bootstrap = summary['bootstrap']
     if bootstrap['resamples']:
-        notes += (
-            f' An interval says how far a score may move with other {entry["resampled"]} of the same kind: '
+        yield (
+            f'An interval shows how far a score may move with other {entry["resampled"]} of the same kind: '
             f'{bootstrap["resamples"]} bootstrap resamples of {entry["resampled"]}, seed {bootstrap["seed"]}.'
         )
-    return f'<div class="tables">{"".join(parts)}</div>{notes}</p>'
 
 
-def _spread(rows, several):
-    """Dice of single images, and against the size of the lesion."""
+def _headline(test_set):
+    """Returns the main scores of a test set: Dice, or false alarms where no image has a lesion."""
+    rows = {(one['title'], row['name']): row for one in test_set['tables'] for row in one['rows']}
+    scores = []
+    if dice := rows.get(('hard', 'Dice')):
+        count = rows['hard', 'count']['figure']
+        about = f'Map cut at one half; mean over {count} images with a lesion'
+        scores.append({**dice, 'name': 'Dice (hard)', 'about': about})
+        if released := rows.get(('released', 'Dice')):
+            about = 'By the script of the released program, as the published figures'
+            scores.append({**released, 'name': 'Dice (released)', 'about': about})
+    elif alarms := rows.get(('lesion-free', 'false positive share')):
+        count = rows['lesion-free', 'count']['figure']
+        scores.append({**alarms, 'name': 'False alarms', 'about': f'Share of {count} images without a lesion'})
+    return {'test_set': f'{test_set["name"]}: {test_set["images"]} images', 'scores': scores}
+
+
+def _published_note(summary, test_sets):
+    """Returns the sources of the published figures in the headlines; '' where there are none."""
+    beside = {one['name']: table.published_beside(summary, one['name']).get('released/Dice', {}) for one in test_sets}
+    lines = legend(beside)
+    if lines and summary.get('config') and table.departures(summary['config']):
+        lines.append('This model was not trained by the released recipe, see Settings.')
+    return ' '.join(lines)
+
+
+def _spread_figures(rows: list[dict[str, Any]], several: bool) -> Iterator[Figure]:
+    """Yields charts of Dice of single images, also against the size of the lesion, and of false alarms."""
     dice, size, alarms = [], [], []
     for row in rows:
         pixels = sum(float(row[f'hard/{key}']) for key in ('TP', 'FP', 'FN', 'TN'))
@@ -154,99 +178,66 @@ def _spread(rows, several):
         else:
             alarms.append(100 * float(row['hard/FP']) / pixels)
     unit = 'images and classes' if several else 'images'
-    figures = ''
     if alarms:
-        figures = _figure(
+        yield (
             charts.histogram(alarms, 'false alarm, % of the image', unit, x_range=(0, max(1, max(alarms)))),
-            f'{len(alarms)} {unit} without any lesion: which share of the image is marked all the same. 0 is right.',
+            f'Area of the false alarm in {len(alarms)} {unit} without a lesion. 0 is right.',
         )
-    if not dice:
-        return figures
-    return (
-        figures
-        + _figure(
+    if dice:
+        yield (
             charts.histogram(dice, 'Dice of one image', unit),
-            f'How many {unit} reach which Dice (hard, cut at one half). Bars at the left are lesions that were missed.',
+            f'Number of {unit} by Dice (hard, cut at one half). Bars at the left are missed lesions.',
         )
-        + _figure(
+        yield (
             charts.scatter(size, dice, 'lesion, % of the image', 'Dice'),
-            'Each dot is one lesion mask: its size against how well it was found. Small lesions are at the left.',
+            'Each dot is one lesion mask: its size and the Dice of its map. Small lesions are at the left.',
         )
-    )
 
 
-def _curves(curves, calibration, suffix):
-    recall, precision = curves['reference/recall'], curves['reference/precision']
+def _curve_figures(curves, calibration, suffix) -> Iterator[Figure]:
+    """Yields precision against recall, scores against the threshold, and calibration of one class."""
+    recall, precision = curves['released/recall'], curves['released/precision']
     if not max(recall):
-        return ''  # without a lesion there is nothing to find, and these figures say nothing
-    thresholds = curves['pranet/thresholds']
-    series = [(name, thresholds, curves[f'pranet/{key}']) for name, key in _THRESHOLD_CURVES.items()]
-    pixels, probability, inside = np.array(calibration)
-    kept = pixels > 0
-    said, seen = probability[kept] / pixels[kept], inside[kept] / pixels[kept]
-    error = np.abs(probability - inside).sum() / pixels.sum()
-    unit = {'x_range': (0, 1), 'y_range': (0, 1)}
-    return (
-        _figure(
-            charts.line_chart([('precision', recall, precision)], 'recall', 'precision', **unit),
-            f'Precision (how much of what is marked is lesion) against recall (how much of the lesion is marked) as '
-            f'the threshold falls{suffix}. Means over images, each map stretched to its full range (reference).',
-        )
-        + _figure(
-            charts.line_chart(series, 'threshold', 'score', **unit),
-            f'What a threshold does to the scores (pranet){suffix}: a flat Dice says that the choice hardly matters.',
-        )
-        + _figure(
-            charts.line_chart(
-                [('seen', said, seen)], 'probability said', 'share that is lesion', diagonal=True, **unit
-            ),
-            f'Calibration{suffix}: of the pixels said to be lesion with 70 %, are 70 % lesion? On the dashed line, '
-            f'yes; below it the model is too sure. Mean distance (expected calibration error): {error:.4f}.',
-        )
+        return  # without a lesion these charts have no meaning
+    unit: dict[str, Any] = {'x_range': (0, 1), 'y_range': (0, 1)}
+    yield (
+        charts.line_chart([('precision', recall, precision)], 'recall', 'precision', **unit),
+        'Precision (share of the marked area that is lesion) against recall (share of the lesion that is marked) as '
+        f'the threshold falls{suffix}. Means over images, each map stretched to its full range (released).',
     )
+    thresholds = curves['pranet/thresholds']
+    names = {'Dice': 'Dice', 'IoU': 'IoU', 'sensitivity': 'Sen', 'specificity': 'Spe'}
+    series = [(name, thresholds, curves[f'pranet/{key}']) for name, key in names.items()]
+    yield (
+        charts.line_chart(series, 'threshold', 'score', **unit),
+        f'Scores against the threshold (pranet){suffix}. Where Dice is flat, the threshold matters little.',
+    )
+    counts = np.array(calibration)
+    pixels, probability, lesion = counts
+    used = pixels > 0
+    points = [('calibration', probability[used] / pixels[used], lesion[used] / pixels[used])]
+    yield (
+        charts.line_chart(points, 'predicted probability', 'share of lesion pixels', diagonal=True, **unit),
+        f'Calibration{suffix}: the share of lesion pixels among pixels of a predicted probability. On the dashed line '
+        'both are equal; below it the model is overconfident. Expected calibration error: '
+        f'{expected_calibration_error(counts):.4f}.',
+    )
+
+
+def _cases(folder, cases):
+    """Yields the kinds of cases that there are, each with its cases."""
+    for kind, (title, about) in CASES.items():
+        chosen = [case for case in cases if case['kind'] == kind]
+        if chosen:
+            yield {'title': title, 'about': about, 'cases': [_case(folder, case) for case in chosen]}
 
 
 def _case(folder, case):
-    """One case as four pictures."""
-    with Image.open(folder / 'scores' / 'cases' / case['file']) as strip:
-        strip = strip.convert('RGB')
-        width = strip.width // len(PANELS)
-        pictures = []
-        for number_of_panel, panel in enumerate(PANELS):
-            buffer = io.BytesIO()
-            left = number_of_panel * width
-            strip.crop((left, 0, left + width, strip.height)).save(buffer, 'JPEG', quality=80)
-            data = base64.b64encode(buffer.getvalue()).decode()
-            alt = escape(f'{panel} of {case["name"]}')
-            pictures.append(f'<span><img alt="{alt}" src="data:image/jpeg;base64,{data}"><i>{panel}</i></span>')
-    caption = escape(case['name']) + (f': Dice {case["Dice"]:.3f}' if case['kind'] != 'lesion_free' else '')
-    return f'<figure class="case"><div>{"".join(pictures)}</div><figcaption>{caption}</figcaption></figure>'
-
-
-def _config(sheet):
-    """The config, what departs from the released recipe first."""
-    config = sheet.get('config')
-    if not config:
-        return ''
-    changed = ''.join(
-        f'<tr><th>{escape(key)}</th><td>{escape(str(before))}</td><td>{escape(str(now))}</td></tr>'
-        for key, before, now in departures(config)
-    )
-    table = f'<div class="table"><table><tr><th>key</th><th>released</th><th>here</th></tr>{changed}</table></div>'
-    whole = ''.join(f'{escape(key)} = {escape(str(value))}\n' for key, value in flatten(config).items())
-    return (
-        '<h2>Settings</h2><p>Different from the released recipe of the polyp sets:'
-        f'{"</p>" + table if changed else " none</p>"}'
-        f'<details><summary>All settings</summary><pre>{whole}</pre></details>'
-    )
-
-
-def _figure(chart, caption):
-    return f'<figure>{chart}<figcaption>{escape(caption)}</figcaption></figure>'
-
-
-_THRESHOLD_CURVES = {'Dice': 'Dice', 'IoU': 'IoU', 'sensitivity': 'Sen', 'specificity': 'Spe'}
-_COLOURS = (
-    'In the fourth picture <b class="hit">white</b> is lesion found, <b class="missed">orange</b> lesion missed, '
-    '<b class="false">blue</b> false alarm.'
-)
+    """Returns one case as four pictures."""
+    with Image.open(folder / 'scores' / 'cases' / case['file']) as file:
+        panels = np.split(np.asarray(file.convert('RGB')), len(PANELS), axis=1)
+    return {
+        'name': case['name'],
+        'score': '' if case['kind'] == 'lesion_free' else f': Dice {case["Dice"]:.3f}',
+        'panels': [(panel, picture_url(pixels)) for panel, pixels in zip(PANELS, panels, strict=True)],
+    }

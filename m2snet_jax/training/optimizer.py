@@ -1,4 +1,7 @@
-"""SGD as both papers use it: Nesterov momentum, PyTorch's weight decay, a triangular rate per epoch."""
+"""SGD as both papers use it: Nesterov momentum, PyTorch's weight decay, a triangular learning rate."""
+
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -7,24 +10,24 @@ import optax
 STEM = ('conv1', 'bn1')
 
 
-def triangle(peak, epochs, steps_per_epoch):
-    """Returns the schedule step → rate: constant within an epoch, rising to `peak` in the middle, then falling.
+def triangular(peak: float, epochs: int, steps_per_epoch: int) -> optax.Schedule:
+    """Returns the learning rate as a function of the step: constant within an epoch, highest in the middle of the run.
 
-    Epoch e of E has the rate (1 − |2(e+1)/(E+1) − 1|) · peak (released program).
+    Epoch e of E has the learning rate (1 − |2(e+1)/(E+1) − 1|) · peak (released program).
     """
 
     def rate(step):
-        epoch = jnp.asarray(step // steps_per_epoch, float)  # float64 where that is on, not int32's float32
+        epoch = jnp.asarray(step // steps_per_epoch, float)  # float64 where enabled; int32 would give float32
         return (1 - jnp.abs(2 * (epoch + 1) / (epochs + 1) - 1)) * peak
 
     return rate
 
 
-def scale_encoder(factor, freeze_stem):
-    """Scales the encoder's updates by `factor`, those of its stem by 0 when frozen.
+def scale_encoder(factor: float, freeze_stem: bool) -> optax.GradientTransformation:
+    """Scales the encoder's updates by `factor`, and those of its stem by 0 with `freeze_stem`.
 
-    The paper trains the whole backbone at a tenth of the rate; the released program meant to and also to leave out
-    the stem, but its filter looks for a name that no parameter has, so everything moves at the full rate.
+    The paper trains the whole backbone at 0.1 of the learning rate. The released program selects these parameters, and
+    a frozen stem, by a name that no parameter has, so it trains everything at the full learning rate.
     """
 
     def scale(path, update):
@@ -36,22 +39,39 @@ def scale_encoder(factor, freeze_stem):
     return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates))
 
 
-def sgd(rate, *, momentum=0.9, weight_decay=5e-4, encoder_factor=1.0, freeze_stem=False):
-    """Returns PyTorch's SGD as an optax transformation.
+def sgd(
+    rate: optax.Schedule,
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    encoder_lr_factor: float = 1.0,
+    freeze_stem: bool = False,
+) -> optax.GradientTransformation:
+    """Returns PyTorch's SGD with Nesterov momentum; the last two arguments are those of `scale_encoder`.
 
     g += weight_decay · θ for every parameter, batch norms and biases too; v = momentum · v + g from v = 0;
     θ −= rate · (g + momentum · v). The rate is not inside v, which matters because it changes every epoch.
-
-    Args:
-        rate: schedule step → rate.
-        momentum: of Nesterov's kind.
-        weight_decay: added to the gradient, before momentum.
-        encoder_factor: the encoder's rate as a share of the rest.
-        freeze_stem: leave the encoder's stem as it starts.
     """
     return optax.chain(
         optax.add_decayed_weights(weight_decay),
         optax.trace(momentum, nesterov=True),
-        scale_encoder(encoder_factor, freeze_stem) if encoder_factor != 1 or freeze_stem else optax.identity(),
+        scale_encoder(encoder_lr_factor, freeze_stem) if encoder_lr_factor != 1 or freeze_stem else optax.identity(),
         optax.scale_by_learning_rate(rate),
+    )
+
+
+PUBLISHED_BATCH = 16  # for which the learning rate of both papers was chosen
+
+
+def build_optimizer(config: Any, total: int, epoch_steps: int) -> optax.GradientTransformation:
+    """Returns the optimizer of a config for a run of `total` steps."""
+    peak = config.optimizer.peak_lr
+    if config.optimizer.scale_lr_with_batch:
+        peak *= config.batch / PUBLISHED_BATCH
+    return sgd(
+        triangular(peak, math.ceil(total / epoch_steps), epoch_steps),
+        momentum=config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+        encoder_lr_factor=config.optimizer.encoder_lr_factor,
+        freeze_stem=config.optimizer.freeze_stem,
     )

@@ -1,14 +1,17 @@
-"""The folder of a run, its only state: may it be written, does it hold the same run, is that run finished."""
+"""Checks of the folder of a run before it starts, and the files that it starts with."""
 
-import json
 import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
-from m2snet_jax.config import changed_keys
+from m2snet_jax.config import changed_keys, read_record
 from m2snet_jax.data.manifest import to_csv
 from m2snet_jax.errors import InputError
+from m2snet_jax.storage import write, write_json
 
 
-def check_writable(workdir):
+def check_writable(workdir: Path) -> None:
     """Raises InputError if the folder cannot be made or written."""
     existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
     if not existing.is_dir():
@@ -17,18 +20,14 @@ def check_writable(workdir):
         raise InputError(f'--workdir={workdir}: {existing} cannot be written; name another folder')
 
 
-def check_same_run(config, about, workdir):
-    """Raises InputError if the folder holds a run whose result another config, or other data, would have given.
+def check_same_run(config: Any, about: dict, workdir: Path) -> None:
+    """Raises InputError if the folder has a run of another config, of other data or with another LossNet.
 
-    Args:
-        config: of the run that is to start or go on.
-        about: what identifies it, as `write_about` keeps it.
-        workdir: the folder, which need not exist.
+    `about` describes the run that starts or resumes, as `write_about` writes it.
     """
-    path = workdir / 'config.json'
-    if not path.exists():
+    if not (workdir / 'config.json').exists():
         return
-    recorded = json.loads(path.read_text())
+    recorded = read_record(workdir)
     changes = [f'{key} {before} → {now}' for key, before, now in changed_keys(config, recorded['config'])]
     if recorded['manifest_hash'] != about['manifest_hash']:
         changes.append('the data (manifest hash)')
@@ -42,21 +41,13 @@ def check_same_run(config, about, workdir):
         )
 
 
-def write_about(about, manifest, workdir):
-    """Makes the run's folder with `config.json` and `manifest.csv`; a resumed run leaves them as they are."""
+def write_about(about: dict, manifest: Iterable[dict], workdir: Path) -> None:
+    """Makes the run's folder with `manifest.csv` and `config.json`; a resumed run leaves them as they are."""
     if (workdir / 'config.json').exists():
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f'--workdir={workdir}: cannot be made ({error.strerror}); name another folder') from None
-    for name, text in (('manifest.csv', to_csv(manifest)), ('config.json', json.dumps(about, indent=1) + '\n')):
-        temporary = workdir / f'.{name}'
-        temporary.write_text(text)
-        os.replace(temporary, workdir / name)
-
-
-def is_scored(workdir, total):
-    """Whether the score sheet of a run of `total` steps is complete."""
-    path = workdir / 'scores' / 'summary.json'
-    return path.exists() and json.loads(path.read_text()).get('step') == total
+    write(workdir / 'manifest.csv', to_csv(manifest))
+    write_json(workdir / 'config.json', about)

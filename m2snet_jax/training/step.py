@@ -1,103 +1,104 @@
-"""One training step: all of training's maths on one screen."""
+"""One training step: loss, gradient, update."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx, struct
+from jaxtyping import Array, Int, PyTree
 
-from m2snet_jax.mesh import compiler_options, everywhere
-from m2snet_jax.model.layers import BatchNorm, resize
-from m2snet_jax.model.losses import total_loss
+from m2snet_jax.devices.mesh import Mesh, replicated
+from m2snet_jax.devices.programs import compiler_options
+from m2snet_jax.models.batch_norm import BatchNorm
+from m2snet_jax.models.layers import resize
+from m2snet_jax.models.losses import total_loss
+from m2snet_jax.models.model_weights import ModelWeights, batch_stats_of, merge_model, split_model
+
+Optimizer = optax.GradientTransformation
 
 
-@struct.dataclass
-class TrainState:
-    """Everything a run needs to go on.
+class TrainState(struct.PyTreeNode):
+    """Everything that a run needs to continue."""
 
-    Attributes:
-        step: int32, steps made.
-        params, batch_stats: of the model.
-        opt_state: momentum and the step of the rate.
-        average: (params, batch_stats) averaged over the steps, None without `ema`.
-    """
-
-    step: Any
+    step: Int[Array, '']  # number of steps made
     params: Any
     batch_stats: Any
-    opt_state: Any
-    average: Any = None
+    opt_state: optax.OptState  # momentum and the step of the learning rate
+    ema: ModelWeights | None = None  # averaged over the steps, None without `config.ema`
 
     @property
-    def evaluated(self):
-        """(params, batch_stats) with which to predict: the averaged ones where there are any."""
-        return (self.params, self.batch_stats) if self.average is None else self.average
+    def eval_weights(self) -> ModelWeights:
+        """The weights to predict with: the averaged ones where there are any."""
+        return ModelWeights(self.params, self.batch_stats) if self.ema is None else self.ema
 
-    def with_statistics(self, batch_stats):
+    def with_statistics(self, batch_stats: nnx.State) -> 'TrainState':
         """Returns the state with other running statistics for prediction."""
-        if self.average is None:
+        if self.ema is None:
             return self.replace(batch_stats=batch_stats)
-        return self.replace(average=(self.average[0], batch_stats))
+        return self.replace(ema=self.ema.replace(batch_stats=batch_stats))
 
 
-def create_train_state(model, optimizer, *, average=False, mesh=None):
-    """Returns (graph, state): the model's structure, and its values beside a fresh optimizer state.
+def create_train_state(
+    model: nnx.Module, optimizer: Optimizer, *, ema: bool = False, mesh: Mesh | None = None
+) -> tuple[nnx.GraphDef, TrainState]:
+    """Returns the structure of a model in training mode, and its values with a new optimizer state.
 
-    Args:
-        model: in training mode.
-        optimizer: an optax transformation.
-        average: keep averaged weights beside.
-        mesh: over which batches will be split, None for a single device.
+    With `ema` the state also has averaged weights. Batches are split over the devices of `mesh`; None: a single device.
     """
     if mesh is not None and mesh.size > 1:
-        model.set_attributes(BatchNorm, across=everywhere(mesh))
-    graph, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    kept = jax.tree.map(jnp.copy, (params, batch_stats)) if average else None  # donated beside the originals
-    return graph, TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), kept)
+        model.set_attributes(BatchNorm, stats_sharding=replicated(mesh))
+    graph, weights = split_model(model)
+    averaged = jax.tree.map(jnp.copy, weights) if ema else None  # a copy, since both are donated
+    opt_state = optimizer.init(weights.params)
+    return graph, TrainState(jnp.zeros((), jnp.int32), weights.params, weights.batch_stats, opt_state, averaged)
 
 
 def make_train_step(
-    graph,
-    optimizer,
-    lossnet_graph=None,
+    graph: nnx.GraphDef,
+    optimizer: Optimizer,
+    lossnet_graph: nnx.GraphDef | None = None,
     *,
-    bce='mean',
-    lossnet_weight=0.1,
-    fix_filters_at=None,
-    accumulate=1,
-    ema=None,
-):
+    bce: str = 'mean',
+    lossnet_weight: float = 0.1,
+    freeze_shared_norms_at: int | None = None,
+    gradient_accumulation: int = 1,
+    ema: float | None = None,
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """Returns the jitted `train_step(state, lossnet_params, batch, size) → (state, losses)`.
 
     Args:
         graph: of the model in training mode, from `create_train_state`.
-        optimizer: an optax transformation.
-        lossnet_graph: of a LossNet, None to go without. Its parameters are an argument of the step, since closing
-            over them would compile their 30 MB into the program of every size.
-        bce: as in `structure_loss`.
-        lossnet_weight: as in `total_loss`.
-        fix_filters_at: step from which on the shared norms of the full-one filters keep their statistics; None: never.
-        accumulate: parts in which the batch is worked on, one after the other, for less memory. The gradient is the
-            mean over them; batch norm sees each part by itself and follows it with its running statistics.
-        ema: decay of the averaged weights; None: there are none.
+        lossnet_graph: of a LossNet, None for no LossNet. Its parameters are an argument of the step: as constants
+            their 30 MB would be part of the program of every size.
+        bce, lossnet_weight: as in `total_loss`.
+        freeze_shared_norms_at: step from which the shared norms of the full-one filters keep their statistics; None:
+            never.
+        gradient_accumulation: number of parts into which the batch is split, computed one after the other to save
+            memory. The gradient is the mean over them. Batch norm normalises each part separately and updates its
+            running statistics after each.
+        ema: decay of the averaged weights; None for no averaging.
 
-    The step takes `batch['image']` `[B, S, S, 3]` normalised and `batch['mask']` `[B, S, S, C]` in [0, 1], resizes
-    both on the device to `size` (static: one program a size; None leaves them as they are) and returns the new state
-    and the scalars `loss` and its parts, taken before the update. The old state is donated.
+    The step takes `batch['image']`, normalised, and `batch['mask']` in [0, 1]. It resizes both on the device to `size`
+    (static: one program for each size; None for no resize). It returns the new state and the scalars `loss` and its
+    parts, computed before the update. The old state is donated.
     """
 
-    def train_step(state, lossnet_params, batch, size=None):
+    def train_step(state: TrainState, lossnet_params: Any, batch: dict[str, Array], size: int | None = None):
         lossnet = None if lossnet_graph is None else nnx.merge(lossnet_graph, lossnet_params)
-        fixed = None if fix_filters_at is None else state.step >= fix_filters_at
+        frozen = None if freeze_shared_norms_at is None else state.step >= freeze_shared_norms_at
 
         def loss_of(params, batch_stats, batch):
             images, mask = batch['image'], batch['mask']
             if size is not None:
                 images, mask = resize(images, size, size), resize(mask, size, size)
-            model = nnx.merge(graph, params, batch_stats, copy=True)
-            loss, parts = total_loss(model(images, fixed), mask, lossnet, bce=bce, lossnet_weight=lossnet_weight)
-            return loss, ({'loss': loss, **parts}, nnx.state(model, nnx.BatchStat))
+            model = merge_model(graph, ModelWeights(params, batch_stats), train=True)
+            logits = model(images, frozen=frozen)
+            with jax.named_scope('loss'):
+                loss, parts = total_loss(logits, mask, lossnet, bce=bce, lossnet_weight=lossnet_weight)
+            return loss, ({'loss': loss, **parts}, batch_stats_of(model))
 
         gradient_of = jax.grad(loss_of, has_aux=True)
 
@@ -106,30 +107,50 @@ def make_train_step(
             gradients, (losses, batch_stats) = gradient_of(state.params, batch_stats, part)
             return (batch_stats, jax.tree.map(jnp.add, total, gradients)), losses
 
-        if accumulate == 1:
+        if gradient_accumulation == 1:
             gradients, (losses, batch_stats) = gradient_of(state.params, state.batch_stats, batch)
         else:
             start = state.batch_stats, jax.tree.map(jnp.zeros_like, state.params)
-            (batch_stats, total), losses = jax.lax.scan(add_part, start, _parts(batch, accumulate))
-            gradients, losses = jax.tree.map(lambda sum_: sum_ / accumulate, total), jax.tree.map(jnp.mean, losses)
+            (batch_stats, total), losses = jax.lax.scan(add_part, start, _parts(batch, gradient_accumulation))
+            gradients = jax.tree.map(lambda sum_: sum_ / gradient_accumulation, total)
+            losses = jax.tree.map(jnp.mean, losses)
 
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        average = None if ema is None else _averaged(state.average, (params, batch_stats), ema, state.step)
-        return TrainState(state.step + 1, params, batch_stats, opt_state, average), losses
+        with jax.named_scope('optimizer'):
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+        averaged = None if ema is None else _averaged(state.ema, ModelWeights(params, batch_stats), ema, state.step)
+        return TrainState(state.step + 1, params, batch_stats, opt_state, averaged), losses
 
     return jax.jit(train_step, donate_argnums=0, static_argnames='size', compiler_options=compiler_options())
 
 
-def _parts(batch, count):
-    """Deals the rows of a batch into `count` parts, one row after the other: every device keeps its own rows."""
+def _parts(batch: PyTree[Array], count: int) -> Any:
+    """Splits a batch into `count` parts, taking every `count`-th row, so that every device keeps its own rows."""
     return jax.tree.map(
         lambda rows: jnp.moveaxis(rows.reshape(rows.shape[0] // count, count, *rows.shape[1:]), 1, 0), batch
     )
 
 
-def _averaged(average, now, decay, step):
-    """Moves the averaged weights towards those of now; in the first steps faster, so that the start is forgotten."""
+@jax.named_scope('ema')
+def _averaged(before: Any, now: Any, decay: float, step: Array) -> Any:
+    """Moves the averaged weights towards the new ones; faster at first, to forget the initial weights."""
     step = jnp.asarray(step, float)
-    decay = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda old, new: (old + (1 - decay) * (new - old)).astype(old.dtype), average, now)
+    kept = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda old, new: (old + (1 - kept) * (new - old)).astype(old.dtype), before, now)
+
+
+def build_train_step(
+    config: Any, total: int, graph: nnx.GraphDef, optimizer: Optimizer, lossnet_graph: nnx.GraphDef | None
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """Returns the training step of a config for a run of `total` steps, as `make_train_step` does."""
+    freeze_shared_norms_after = config.model.freeze_shared_norms_after
+    return make_train_step(
+        graph,
+        optimizer,
+        lossnet_graph,
+        bce=config.loss.bce,
+        lossnet_weight=config.loss.lossnet,
+        freeze_shared_norms_at=None if freeze_shared_norms_after == 1 else math.ceil(freeze_shared_norms_after * total),
+        gradient_accumulation=config.gradient_accumulation,
+        ema=config.ema,
+    )

@@ -1,34 +1,37 @@
-"""Every format that holds parameters, and `load_weights`, which takes any of them."""
+"""The formats of weights, and `load_weights`, which reads any of them."""
 
-import json
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 from flax import nnx
 
+from m2snet_jax.config import read_record
 from m2snet_jax.errors import InputError
+from m2snet_jax.models.model_weights import split_model
 from m2snet_jax.weights.names import load_state_dict, state_dict
 from m2snet_jax.weights.pretrained import weights_path
 from m2snet_jax.weights.torch_file import read_torch_file, write_safetensors
 
+Model = TypeVar('Model', bound=nnx.Module)
 __all__ = [
     'load_state_dict', 'load_weights', 'read_torch_file', 'recorded_config', 'state_dict', 'trained_config',
     'write_safetensors',
 ]  # fmt: skip
 
 
-def load_weights(model, source):
+def load_weights(model: Model, source: str | Path) -> Model:
     """Puts weights into `model`, in place, and returns it.
 
     Args:
         model: an MSNet or M2SNet, which may be without values (`nnx.eval_shape`); from a file also a Res2Net or
             LossNet.
-        source: the folder of a run or converted model (its newest checkpoint is taken, or the one that its `select`
-            chose), the folder `checkpoints` in it or one step's folder in that, a PyTorch or safetensors file, or a
-            name of `pretrained.PRETRAINED`.
+        source: the folder of a run or converted model (its newest checkpoint, or the one that its `select` chose), its
+            folder `checkpoints` or that of one step, a PyTorch or safetensors file, or a name of
+            `pretrained.PRETRAINED`.
 
     Raises:
-        InputError: nothing there, or weights that do not fit the model.
+        InputError: `source` does not exist, or its weights do not fit the model.
     """
     path = weights_path(source)
     if not path.is_dir():
@@ -41,48 +44,29 @@ def load_weights(model, source):
 
     run, step = _run_and_step(path)
     choose = recorded_config(run).get('select', 'last') != 'last'
-    _, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    restored = restore_model(run / 'checkpoints', params, batch_stats, step, choose=choose)
-    nnx.update(model, *jax.device_put(restored))
+    restored = jax.device_put(restore_model(run / 'checkpoints', split_model(model)[1], step, choose=choose))
+    nnx.update(model, restored.params, restored.batch_stats)
     return model
 
 
-def recorded_config(path):
-    """Returns the resolved config of a run or converted model, a dict; raises InputError where there is none.
-
-    Args:
-        path: the folder of a run, the folder `checkpoints` in it, or one step's folder in that.
-    """
-    return _record(path)['config']
+def recorded_config(path: str | Path) -> dict:
+    """Returns the resolved config of a folder that `load_weights` takes; raises InputError where there is none."""
+    return read_record(_run_and_step(Path(path))[0])['config']
 
 
-def trained_config(path):
-    """Returns the config that a model was trained with, a dict, or None where nobody knows.
+def trained_config(path: str | Path) -> dict | None:
+    """Returns the config that a model was trained with, None where it is not recorded.
 
-    Args:
-        path: a file, of which nobody knows, or as for `recorded_config`; what `convert` makes of a file has a config
-            that says which model it is, not how it was trained.
+    Weights files record no config, and the config that `convert` writes names the model, not its training.
     """
     if Path(path).is_file():
         return None
-    record = _record(path)
+    record = read_record(_run_and_step(Path(path))[0])
     return record['config'] if record.get('trained_with_config', True) else None
 
 
-def _record(path):
-    """Returns what `config.json` of a run holds."""
-    run, _ = _run_and_step(Path(path))
-    try:
-        record = json.loads((run / 'config.json').read_text())
-        if not isinstance(record['config'], dict):
-            raise TypeError('not a config')
-        return record
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f'{run}: holds no run (no readable config.json); name the folder of a run') from None
-
-
-def _run_and_step(path):
-    """Returns the folder of the run that `path` is or lies in, and the step that it names or None."""
+def _run_and_step(path: Path) -> tuple[Path, int | None]:
+    """Returns the folder of the run that `path` is or is in, and the step that it names."""
     path = path.absolute()
     if path.name == 'checkpoints':
         return path.parent, None

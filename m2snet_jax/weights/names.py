@@ -6,17 +6,22 @@ convolution as `[out, in, k, k]`, we keep `[k, k, in, out]`.
 
 import hashlib
 import re
+from collections.abc import Mapping
+from typing import TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Shaped
 
 from m2snet_jax.errors import InputError
-from m2snet_jax.model.lossnet import BLOCKS, LossNet
-from m2snet_jax.model.m2snet import MSNet
-from m2snet_jax.model.res2net import Res2Net
-from m2snet_jax.model.subtraction import CHANNELS
+from m2snet_jax.models.encoders.res2net import Res2Net
+from m2snet_jax.models.lossnet import BLOCKS, LossNet
+from m2snet_jax.models.m2snet import MSNet
+from m2snet_jax.models.subtraction import CHANNELS
 
+Model = TypeVar('Model', bound=nnx.Module)
+Array = Shaped[np.ndarray, '...']
 _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
 _STEM = ('0', '1', '3', '4', '6')  # PyTorch counts the stem's ReLUs too
 _FILTERS = ('conv_3', 'conv_5')
@@ -35,12 +40,12 @@ _RULES = (
     (r'^output1\.', 'output1.0.'),
 )
 _VGG = [f'features.{index}' for index in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)]
-# What a file may hold beside the parameters of a model of ours: ImageNet classifiers, and VGG beyond relu4_3.
+# What a file may hold beside the parameters of a model: ImageNet classifiers, and VGG beyond relu4_3.
 _IGNORED = {MSNet: r'resnet\.fc\.', Res2Net: r'fc\.', LossNet: r'(classifier|features\.(2[4-9]|[3-9]\d))\.'}
 
 
-def torch_name(model, path):
-    """Returns PyTorch's name of the variable at `path` (a tuple of attributes and indices) in `model`."""
+def torch_name(model: nnx.Module, path: tuple) -> str:
+    """Returns PyTorch's name of the variable at `path` (attributes and indices) in `model`."""
     *parents, leaf = [str(part) for part in path]
     if isinstance(model, LossNet):
         _, block, index = parents
@@ -51,7 +56,7 @@ def torch_name(model, path):
     return (name.removeprefix('resnet.') if isinstance(model, Res2Net) else name) + _LEAVES[leaf]
 
 
-def _variables(model):
+def _variables(model: nnx.Module) -> dict[str, tuple[tuple, nnx.Variable]]:
     """Returns {PyTorch's name: (path, variable)} over all parameters and running statistics of `model`."""
     if not isinstance(model, tuple(_IGNORED)):
         raise TypeError(f'no table of names for {type(model).__name__}')
@@ -67,37 +72,37 @@ def _from_torch(array):
     return np.transpose(array, (2, 3, 1, 0)) if array.ndim == 4 else array
 
 
-def state_dict(model):
+def state_dict(model: nnx.Module) -> dict[str, Array]:
     """Returns {PyTorch's name: array in PyTorch's layout} of everything `model` holds, in its own dtype.
 
-    `model` is an MSNet, M2SNet, Res2Net or LossNet. The exact inverse of `load_state_dict` over these names.
+    `model` is an MSNet, M2SNet, Res2Net or LossNet. This is the exact inverse of `load_state_dict` over these names.
     """
     return {name: _to_torch(np.asarray(variable[...])) for name, (_, variable) in _variables(model).items()}
 
 
-def model_hash(model):
-    """Returns the SHA-256, in hexadecimal, over everything `model` holds, as float32 under its PyTorch names.
+def model_hash(model: nnx.Module) -> str:
+    """Returns the hexadecimal SHA-256 of everything `model` holds, as float32 under its PyTorch names.
 
-    The same weights give the same hash from whatever kind of file they come.
+    The same weights give the same hash, whatever kind of file they come from.
     """
     digest = hashlib.sha256()
     for name, array in sorted(state_dict(model).items()):
         digest.update(f'{name} {array.shape}\n'.encode())
-        digest.update(np.ascontiguousarray(array, '<f4'))
+        digest.update(np.ascontiguousarray(array, '<f4').data)
     return digest.hexdigest()
 
 
-def load_state_dict(model, arrays):
+def load_state_dict(model: Model, arrays: Mapping[str, Array]) -> Model:
     """Puts a PyTorch state dict into `model`, in place, and returns the model.
 
     Args:
         model: an MSNet, M2SNet, Res2Net or LossNet.
-        arrays: {PyTorch's name: array}. Values are cast to the dtypes that the model holds.
+        arrays: by PyTorch's names. Values are cast to the dtypes that the model holds.
 
     Raises:
-        InputError: names all tensors that are missing, misshapen or left over, and changes nothing. Only the
-            ImageNet classifiers, `num_batches_tracked`, VGG beyond relu4_3 and full-one filters may be left over;
-            the filters are checked to be ones with zero bias.
+        InputError: tensors are missing, misshapen or left over; the message names all of them, and the model is
+            unchanged. Only ImageNet classifiers, `num_batches_tracked`, VGG beyond relu4_3 and full-one filters, which
+            must be ones with zero bias, may be left over.
     """
     variables = _variables(model)
     problems = _problems(model, {name: _to_torch_shape(item.shape) for name, (_, item) in variables.items()}, arrays)
@@ -115,7 +120,7 @@ def _to_torch_shape(shape):
     return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else tuple(shape)
 
 
-def _problems(model, shapes, arrays):
+def _problems(model: nnx.Module, shapes: Mapping[str, tuple], arrays: Mapping[str, Array]) -> list[str]:
     """Returns one sentence for each way in which `arrays` do not fit `shapes`."""
     ignored = next(re.compile(pattern) for kind, pattern in _IGNORED.items() if isinstance(model, kind))
     filters = _full_one_filters(model)
@@ -142,8 +147,8 @@ def _problems(model, shapes, arrays):
     return [f'{len(names)} {group} ({", ".join(names)})' for group, names in groups.items() if names]
 
 
-def _full_one_filters(model):
-    """Returns {PyTorch's name: array} of the constant filters, which a file may hold and our models compute without."""
+def _full_one_filters(model: nnx.Module) -> dict[str, Array]:
+    """Returns {PyTorch's name: array} of the constant filters, which a file may hold and the models here do not."""
     filters = {}
     for size in getattr(model, 'filter_sizes', ()):
         filters[f'conv_{size}.weight'] = np.ones((CHANNELS, CHANNELS, size, size))

@@ -1,4 +1,4 @@
-"""Weights of other authors under short names: where they come from, and their place on this computer.
+"""Weights that other authors published, under short names: download and cache.
 
 Each file is published under a name that ends in the first eight digits of its SHA-256.
 """
@@ -10,12 +10,15 @@ import shlex
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 from tqdm import tqdm
 
+from m2snet_jax import storage
 from m2snet_jax.errors import InputError
 
 
@@ -23,7 +26,7 @@ from m2snet_jax.errors import InputError
 class PretrainedFile:
     """A published weights file.
 
-    `sha256` holds the first digits, `key` is the config key that names the file, `without` says what its lack means.
+    `sha256` has the first digits, `key` is the config key of the file, `without` describes a run without it.
     """
 
     url: str
@@ -33,7 +36,7 @@ class PretrainedFile:
     without: str
 
     @property
-    def name(self):
+    def name(self) -> str:
         return self.url.rpartition('/')[2]
 
 
@@ -58,12 +61,11 @@ PRETRAINED = {
 }
 
 
-def weights_path(name_or_path):
-    """Returns the path of a weights file, downloaded into the cache if need be.
+def weights_path(name_or_path: str | Path) -> Path:
+    """Returns the path of a weights file; a key of `PRETRAINED` is downloaded into the cache if it is not there.
 
-    Args:
-        name_or_path: a key of `PRETRAINED`, or a path, which is returned as it is. The cache is the folder that the
-            environment variable M2SNET_JAX_CACHE names, by default `m2snet_jax` in the user's cache folder.
+    The cache is the folder that the environment variable M2SNET_JAX_CACHE names, by default `m2snet_jax` in the user's
+    cache folder.
 
     Raises:
         InputError: neither a known name nor an existing path; no network; or a file that is not the published one.
@@ -73,8 +75,8 @@ def weights_path(name_or_path):
         if not path.exists():
             raise InputError(f'{path}: no such file, nor one of the names {", ".join(PRETRAINED)}')
         return path
-    file = PRETRAINED[name_or_path]
-    path = cache_folder() / file.name
+    file = PRETRAINED[str(name_or_path)]
+    path = weights_folder() / file.name
     if not path.exists():
         _download([file])
     elif _sha256(path)[: len(file.sha256)] != file.sha256:
@@ -82,15 +84,12 @@ def weights_path(name_or_path):
     return path
 
 
-def fetch_weights(config):
-    """Makes sure that the weights that a training starts from are on this computer; downloads what is missing.
-
-    Args:
-        config: `model.{encoder, encoder_weights, weights}` and `loss.{lossnet, lossnet_weights}` are read.
+def fetch_weights(config: Any) -> None:
+    """Downloads the weights that a training starts from and that are not on this computer.
 
     Raises:
-        InputError: a file of the user's that is not there, a name that belongs to something else, or no network: then
-            one screen on all files that are missing.
+        InputError: no such file, a name for another key or encoder, or no network; the message then describes all
+            files that are missing.
     """
     named = _named(config)
     for key, name in named.items():
@@ -102,10 +101,10 @@ def fetch_weights(config):
             found = f'the encoder is {config.model.encoder}'
             raise InputError(f'--config.{key}={name}: {found}; name the file of the same name, a path, or none')
     files = [PRETRAINED[name] for name in named.values() if name in PRETRAINED]
-    _download([file for file in files if not (cache_folder() / file.name).exists()])
+    _download([file for file in files if not (weights_folder() / file.name).exists()])
 
 
-def weight_warnings(config):
+def weight_warnings(config: Any) -> list[str]:
     """Returns a line for each part of a training that starts from random weights where the papers' start from ImageNet.
 
     Every score sheet of such a run shows them.
@@ -118,7 +117,7 @@ def weight_warnings(config):
     return lines
 
 
-def _named(config):
+def _named(config: Any) -> dict[str, str]:
     """Returns {config key: name or path} of the weights that a training of `config` reads."""
     encoder = config.model.encoder_weights if config.model.weights is None else None
     lossnet = config.loss.lossnet_weights if config.loss.lossnet else None
@@ -126,16 +125,15 @@ def _named(config):
     return {key: name for key, name in named.items() if name is not None}
 
 
-def cache_folder():
+def weights_folder() -> Path:
     """Returns the folder of downloaded weights; it need not exist."""
-    home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    return Path(os.environ.get('M2SNET_JAX_CACHE') or home / 'm2snet_jax')
+    return Path(os.environ.get('M2SNET_JAX_CACHE') or storage.cache_folder())
 
 
-def _download(files):
-    """Downloads to `<name>.part`, going on where an earlier attempt ended, and renames it once its hash is right."""
+def _download(files: Sequence[PretrainedFile]) -> None:
+    """Downloads to `<name>.part`, resuming an earlier attempt, and renames it if its hash is right."""
     for number, file in enumerate(files):
-        path = cache_folder() / file.name
+        path = weights_folder() / file.name
         part = path.with_name(f'{path.name}.part')
         logging.info('downloading %s to %s (%s)', file.url, path, file.licence)
         try:
@@ -152,7 +150,7 @@ def _download(files):
         os.replace(part, path)
 
 
-def _fetch(url, part):
+def _fetch(url: str, part: Path) -> None:
     begin = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={'Range': f'bytes={begin}-'} if begin else {})
     try:
@@ -160,7 +158,7 @@ def _fetch(url, part):
     except urllib.error.HTTPError as error:
         error.close()
         if begin and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # nothing is missing; if there is too much, the hash will tell
+            return  # the file is complete; if it is too long, its hash is wrong
         raise
     with response:
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
@@ -182,14 +180,14 @@ def _fetch(url, part):
         )
 
 
-def _unreachable(files, error):
-    """Returns one screen on files that are missing, of which the first could not be downloaded."""
+def _unreachable(files: Sequence[PretrainedFile], error: Exception) -> str:
+    """Returns the message for missing files, the first of which could not be downloaded."""
     lines = [f'weights are not on this computer and cannot be downloaded ({str(error).strip("<>")})']
     for file in files:
         lines += [
             f'  {file.name}',
             f'    from:      {file.url}',
-            f'    put it at: {cache_folder() / file.name}',
+            f'    put it at: {weights_folder() / file.name}',
             f'    licence:   {file.licence}',
         ]
     lines.append('  or set M2SNET_JAX_CACHE to the folder that holds them')
@@ -199,6 +197,6 @@ def _unreachable(files, error):
     return '\n'.join(lines)
 
 
-def _sha256(path):
+def _sha256(path: Path) -> str:
     with path.open('rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()

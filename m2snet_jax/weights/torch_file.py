@@ -1,8 +1,8 @@
 """PyTorch files, read without PyTorch and without running anything in them.
 
 A `.pth` file is a program: a pickle, whose opcodes name functions and call them. `torch_pickle.py` interprets it
-without that power and says where each tensor lies; the numbers then come by memory map, once every claim about them is
-checked.
+without running anything and returns where each tensor is in the file. The numbers are then read by memory map, after
+every size and position was checked.
 
 Two layouts exist. Since PyTorch 1.6 a file is an uncompressed zip: `<top>/data.pkl`, and the bytes of each storage in
 `<top>/data/<key>`. Before, it is five pickles one after the other (magic number, version, system, the objects, the list
@@ -10,39 +10,40 @@ of storage keys), then for each key the number of elements (int64) and the bytes
 """
 
 import mmap
-import os
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from m2snet_jax.errors import InputError
+from m2snet_jax.storage import write
 from m2snet_jax.weights.torch_pickle import Tensor, printable, unpickle
 
-_LONGEST_READ = 4 * 2**20  # bytes of one string or number of a pickle, or of a zip's directory
+Array = Shaped[np.ndarray, '...']
+_LONGEST_READ = 4 * 2**20  # bytes of one string or number of a pickle, or of the directory of a zip file
 _LARGEST_RESULT = 4  # times the file's size: expanded views, shared storages, bfloat16 widened …
 _SMALL_RESULT = 64 * 2**20  # … but this many bytes are always fine
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _WRAPPERS = ('state_dict', 'model_state_dict', 'model_state', 'model', 'net', 'network', 'weights', 'params')
 
 
-def read_torch_file(path):
-    """Reads the tensors of a PyTorch or safetensors file.
-
-    Args:
-        path: a `.safetensors` file, or any other name for a PyTorch file of either layout.
+def read_torch_file(path: str | Path) -> dict[str, Array]:
+    """Reads the tensors of a `.safetensors` file, or of any other file as PyTorch's of either layout.
 
     Returns:
-        `{name: array}` in the file's order, as PyTorch names and lays them out: contiguous, writable copies of the
-        stored type, but bfloat16, which numpy lacks, as float32 (exact). The state dict is looked for under the
-        usual keys (`{'state_dict': …}`, `{'model': …}`); entries beside it, and what is not a tensor, are left out, and
-        so are the prefixes `module.` and `_orig_mod.` when every name has them.
+        The arrays by name, in the file's order, with PyTorch's names and layouts: contiguous, writable copies of the
+        stored type, but bfloat16, which numpy lacks, as float32 (exact). The state dict is also looked for under the
+        usual keys (`{'state_dict': …}`, `{'model': …}`). Other entries, what is not a tensor, and the prefixes
+        `module.` and `_orig_mod.`, where every name has them, are left out.
 
     Raises:
-        InputError: the file is missing, empty, truncated, damaged or something else, claims more than it holds, or asks
-            for anything but tensors in plain containers: then the message says for what.
+        InputError: the file is missing, empty, truncated, damaged or of another kind, claims more bytes than it has, or
+            asks for anything but tensors in plain containers; the message says for what.
     """
     path = Path(path)
     if not path.is_file():
@@ -55,29 +56,21 @@ def read_torch_file(path):
         raise InputError(f'{path}: {error}') from None
     except OSError as error:
         raise InputError(f'{path}: cannot be read ({error.strerror or error})') from error
-    except Exception as error:  # bytes that make no sense can make any step fail in any way
+    except Exception as error:  # on invalid bytes any step can fail in any way
         found = printable(str(error) if isinstance(error, ValueError) else f'{type(error).__name__}: {error}')
         raise InputError(f'{path}: truncated, damaged or not a weights file ({found})') from error
 
 
-def write_safetensors(path, arrays):
-    """Writes {name: array} as a safetensors file, whole or not at all; raises InputError if it cannot."""
+def write_safetensors(path: str | Path, arrays: Mapping[str, Array]) -> None:
+    """Writes arrays by name as a safetensors file, atomically; raises InputError if it cannot."""
     from safetensors.numpy import save
 
-    path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    # The library takes the memory as it lies, whatever the strides; its own way to write makes files that are private.
+    # The library ignores strides, and its own `save_file` writes files that only their owner can read.
     data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, {'format': 'pt'})
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f'{path}: cannot be written ({error.strerror})') from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    write(path, data)
 
 
-def _read_safetensors(path):
+def _read_safetensors(path: Path) -> dict[str, Array]:
     from safetensors.numpy import load_file
 
     arrays = load_file(path)
@@ -85,7 +78,7 @@ def _read_safetensors(path):
     return arrays | wide
 
 
-def _read_pickled(path):
+def _read_pickled(path: Path) -> dict[str, Array]:
     with path.open('rb') as handle:
         file = _MappedFile(handle.fileno(), 0, access=mmap.ACCESS_READ)
     if file[:4] == b'PK\3\4':
@@ -103,8 +96,8 @@ def _read_pickled(path):
     return arrays
 
 
-def _find_state_dict(content):
-    """Returns {name: Tensor}, from under the wrappers' keys if there are any."""
+def _find_state_dict(content: Any) -> dict[str, Tensor]:
+    """Returns the tensors by name, from inside the wrappers if there are any."""
     for _ in range(len(_WRAPPERS)):
         if not isinstance(content, dict):
             raise InputError(f'holds no state dict but a {type(content).__name__.strip("_").lower()}')
@@ -119,28 +112,28 @@ def _find_state_dict(content):
     return tensors
 
 
-def _without_prefixes(arrays):
-    for prefix in ('module.', '_orig_mod.', 'module.'):  # DataParallel, torch.compile, one around the other
+def _without_prefixes(arrays: dict[str, Array]) -> dict[str, Array]:
+    for prefix in ('module.', '_orig_mod.', 'module.'):  # DataParallel, torch.compile, or both
         if all(name.startswith(prefix) for name in arrays):
             arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
     return arrays
 
 
 class _MappedFile(mmap.mmap):
-    """The file as bytes and as a stream, that never copies a long piece however long a header says it is."""
+    """The file as bytes and as a stream that refuses to copy a long piece, whatever length a header claims."""
 
-    def read(self, length=None):
+    def read(self, length: int | None = None) -> bytes:
         if length is not None and length > _LONGEST_READ:
             raise InputError(f'has a piece of {length:,} bytes where at most {_LONGEST_READ:,} make sense')
         return super().read(length)
 
-    def release(self):
-        """Gives the pages read so far back to the system: what was copied needs no second place in memory."""
+    def release(self) -> None:
+        """Releases the pages read so far, since what was read is copied."""
         if hasattr(mmap, 'MADV_DONTNEED'):
             self.madvise(mmap.MADV_DONTNEED)
 
 
-def _read_zip(file):
+def _read_zip(file: _MappedFile) -> tuple[Any, dict[str, int]]:
     """Returns the content and {storage key: position of its first byte}."""
     entries = _zip_entries(file)
     pickles = [name for name in entries if name.endswith('/data.pkl') and name.count('/') == 1]
@@ -165,7 +158,7 @@ def _read_zip(file):
     return content, {key: entries[name][0] for key, name in names.items()}
 
 
-def _zip_entries(file):
+def _zip_entries(file: Any) -> dict[str, tuple[int, int, int]]:
     """Returns {name: (start, end, checksum)} of a zip file in which nothing is compressed or overlaps."""
     try:
         archive = zipfile.ZipFile(file)
@@ -186,8 +179,8 @@ def _zip_entries(file):
     return entries
 
 
-def _read_stream(file, path):
-    """As `_read_zip`, for the layout before PyTorch 1.6."""
+def _read_stream(file: _MappedFile, path: Path) -> tuple[Any, dict[str, int]]:
+    """Does the same for the layout before PyTorch 1.6."""
     try:
         magic, _ = unpickle(file)
     except InputError:

@@ -1,36 +1,35 @@
 """The pickle inside a PyTorch file, interpreted without being able to run anything.
 
 `pickletools` of the standard library splits a pickle into opcodes. Those that a state dict needs act on a plain stack;
-the only functions are the few of `_ADMITTED`, which note down where a tensor lies in the file. Any other name or opcode
-is refused by its name. What a hostile pickle does to a real unpickler (calls, imports, huge memos, endless hashes) has
-no counterpart here.
+the only functions are the few of `_ADMITTED`, which record where a tensor is in the file. Any other name or opcode is
+refused by its name. Attacks on a real unpickler (calls, imports, huge memos, slow hashes) are not possible here.
 """
 
 import math
 import pickletools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import ml_dtypes
 import numpy as np
+from jaxtyping import Shaped
 
 from m2snet_jax.errors import InputError
 
 _MOST_OPCODES = 500_000  # a Res2Net-101 with the state of its optimizer takes about 50,000
 
 
-def unpickle(file):
+def unpickle(file: Any) -> tuple[Any, dict[str, 'Storage']]:
     """Interprets the pickle that begins at the file's position and leaves the position behind its end.
 
-    Args:
-        file: has `read`, `readline` and `tell`.
-
     Returns:
-        The pickled value, in which tensors are `Tensor`, dicts hold their string keys only (no other can name a
-        tensor) and sets are lists; and `{storage key: Storage}` of every storage that it mentions.
+        The pickled value, in which tensors are `Tensor`, dicts have their string keys only (no other can name a tensor)
+        and sets are lists; and every storage that it mentions, by its key.
 
     Raises:
-        InputError: the pickle asks for something that no state dict needs, or has no end.
-        Exception: any other, ValueError with a reason where there is one: the bytes make no sense.
+        InputError: the pickle asks for something that no state dict needs, or has too many opcodes.
+        Exception: any other error, for invalid bytes; a ValueError gives the reason.
     """
     stack, marks, memo, storages = [], [], {}, {}
 
@@ -81,12 +80,12 @@ def unpickle(file):
                 items = [stack.pop(), stack.pop()][::-1] if opcode.name == 'SETITEM' else pop_mark()
                 _expect(stack[-1], dict).update(_dictionary(items))
             case 'GLOBAL':
-                stack.append(_admitted(*argument.split(' ', 1)))
+                stack.append(_admitted(*_expect(argument, str).split(' ', 1)))
             case 'STACK_GLOBAL':
                 name, module = stack.pop(), stack.pop()
                 stack.append(_admitted(_expect(module, str), _expect(name, str)))
             case 'INST':
-                stack.append(_call(_admitted(*argument.split(' ', 1)), tuple(pop_mark())))
+                stack.append(_call(_admitted(*_expect(argument, str).split(' ', 1)), tuple(pop_mark())))
             case 'REDUCE' | 'NEWOBJ':
                 arguments, function = stack.pop(), stack.pop()
                 stack.append(_call(function, arguments))
@@ -104,6 +103,7 @@ def unpickle(file):
                 return stack.pop(), storages
             case name:
                 raise ValueError(f'its pickle uses the opcode {name}, which no state dict needs')
+    raise ValueError('its pickle has no end')
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Storage:
     count: int
     first: int = 0
 
-    def nbytes(self):
+    def nbytes(self) -> int:
         return self.count * self.type.stored.itemsize
 
 
@@ -132,15 +132,15 @@ class Tensor:
     storage: Storage
     type: _Type
     offset: int
-    size: tuple
-    stride: tuple
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
 
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Returns the size of `array`, which an expanded view can make far larger than the storage."""
         return math.prod(self.size) * self.type.returned.itemsize
 
-    def array(self, buffer, start):
-        """Returns a contiguous copy of the elements; `start` is where the storage begins in the buffer."""
+    def array(self, buffer: Any, start: int) -> Shaped[np.ndarray, '...']:
+        """Returns a contiguous copy of the elements; the storage begins at `start` in the buffer."""
         if 0 in self.size:
             return np.zeros(self.size, self.type.returned)
         start += self.storage.first * self.storage.type.stored.itemsize + self.offset * self.type.stored.itemsize
@@ -149,7 +149,7 @@ class Tensor:
 
 
 def _storage(kind, key_type, key, location, count, view=None):
-    """Returns the storage that a persistent id describes, whole, and the part of it that is meant."""
+    """Returns the whole storage that a persistent id describes, and the part of it that is used."""
     if kind != 'storage':
         raise ValueError('its pickle refers to something that is not a storage')
     root = Storage(_expect(key, str), _expect(key_type, _Type), count)
@@ -187,25 +187,25 @@ def _tensor_of_class(function, tensor_class, arguments, attributes):
 
 
 def _dictionary(items):
-    """Returns the dict of [key, value, key, value, …]; string keys only: others can be made to hash slowly or alike."""
+    """Returns the dict of [key, value, key, value, …]; string keys only: others may hash slowly or collide."""
     return {key: value for key, value in zip(items[::2], items[1::2], strict=True) if type(key) is str}
 
 
 def _ordered_dict(pairs=()):
-    """Python 2 hands over the items. They are taken out: a thousand calls that share one long list would take hours."""
+    """Python 2 passes the items. The list is emptied: a thousand calls that share a long one would take hours."""
     ordered = {key: value for key, value in pairs if type(key) is str}
     if pairs:
         _expect(pairs, list).clear()
     return ordered
 
 
-def _call(function, arguments):
+def _call(function: Any, arguments: Any) -> Any:
     if not callable(function) or len(_expect(arguments, tuple)) > 8:  # callable means: a function of _ADMITTED
         raise ValueError('its pickle calls something that is not a function')
     return function(*arguments)
 
 
-def _admitted(module, name):
+def _admitted(module: str, name: str) -> Callable | _Type | None:
     full = f'{module}.{name}'
     if full not in _ADMITTED:
         raise InputError(
@@ -215,19 +215,19 @@ def _admitted(module, name):
     return _ADMITTED[full]
 
 
-def _expect_counts(*counts):
+def _expect_counts(*counts: Any) -> None:
     if not all(type(count) is int and 0 <= count < 2**63 for count in counts):
         raise ValueError('a size, stride or offset is not a count')
 
 
-def _expect(value, kind):
+def _expect(value: Any, kind: type | tuple[type, ...]) -> Any:
     if not isinstance(value, kind):
         raise ValueError('its pickle puts one thing where another belongs')
     return value
 
 
-def printable(name):
-    """Returns a name that a file gave, fit for a one-line message."""
+def printable(name: str) -> str:
+    """Returns a name from a file, shortened and escaped for a one-line message."""
     name = name if len(name) <= 120 else f'{name[:119]}…'
     return name if name.isprintable() else ascii(name)
 
@@ -238,6 +238,11 @@ _TYPES = {
     **{name: _Type(np.dtype(name), np.dtype(name)) for name in (*_FLOATS, *_INTEGERS)},
     'bfloat16': _Type(np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)),
     'bool': _Type(np.dtype(np.uint8), np.dtype(bool)),  # numpy trusts a bool to be 0 or 1, a file can hold any byte
+}
+_STORAGES = {
+    **{'Float': 'float32', 'Double': 'float64', 'Half': 'float16', 'BFloat16': 'bfloat16'},
+    **{'ComplexFloat': 'complex64', 'ComplexDouble': 'complex128'},
+    **{'Long': 'int64', 'Int': 'int32', 'Short': 'int16', 'Char': 'int8', 'Byte': 'uint8', 'Bool': 'bool'},
 }
 _ADMITTED = {
     'collections.OrderedDict': _ordered_dict,
@@ -253,17 +258,6 @@ _ADMITTED = {
     'torch.nn.parameter.Parameter': _parameter,
     'torch.storage.UntypedStorage': _TYPES['uint8'],
     'torch.storage._UntypedStorage': _TYPES['uint8'],
-    'torch.FloatStorage': _TYPES['float32'],
-    'torch.DoubleStorage': _TYPES['float64'],
-    'torch.HalfStorage': _TYPES['float16'],
-    'torch.BFloat16Storage': _TYPES['bfloat16'],
-    'torch.ComplexFloatStorage': _TYPES['complex64'],
-    'torch.ComplexDoubleStorage': _TYPES['complex128'],
-    'torch.LongStorage': _TYPES['int64'],
-    'torch.IntStorage': _TYPES['int32'],
-    'torch.ShortStorage': _TYPES['int16'],
-    'torch.CharStorage': _TYPES['int8'],
-    'torch.ByteStorage': _TYPES['uint8'],
-    'torch.BoolStorage': _TYPES['bool'],
+    **{f'torch.{name}Storage': _TYPES[element] for name, element in _STORAGES.items()},
     **{f'torch.{name}': element_type for name, element_type in _TYPES.items()},
 }

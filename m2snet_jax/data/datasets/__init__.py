@@ -1,11 +1,17 @@
-"""The datasets, one TFDS builder a file, and `open_dataset`, which finds and prepares the one of a config."""
+"""The datasets, one `find(config)` a file, and `open_dataset`, which finds and prepares the one of a config."""
 
 import dataclasses
 import importlib
 import pkgutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from absl import logging
 
+from m2snet_jax.data.pairs import read_pair
+from m2snet_jax.data.source import Source
 from m2snet_jax.errors import InputError
 
 
@@ -25,15 +31,15 @@ class Dataset:
         manifest_path: where the manifest of all prepared records lies.
     """
 
-    train: object
-    validation: object
-    tests: dict
-    manifest: list
+    train: Sequence
+    validation: Sequence | None
+    tests: dict[str, Sequence]
+    manifest: list[dict[str, str]]
     manifest_hash: str
-    manifest_path: object
+    manifest_path: Path
 
 
-def open_dataset(config):
+def open_dataset(config: Any) -> Dataset:
     """Finds, checks and prepares (once) the dataset that `config.data` names.
 
     Raises:
@@ -47,8 +53,8 @@ def open_dataset(config):
         raise InputError(_first_problem(source))
     for warning in warnings_of(source):
         logging.warning(warning)
-    used = splits.in_use(source, config)
-    builder = records.prepared(module.Builder, source)
+    used = splits.assign_splits(source, config)
+    builder = records.prepare(config.data.name, module.__doc__ or '', source)
     rows, examples = manifest.manifest_of(builder, source.splits), {}
     for row, split in zip(rows, (split for members in used.values() for split in members), strict=True):
         row['split'] = split
@@ -67,19 +73,19 @@ def open_dataset(config):
     )
 
 
-def module_of(config):
-    """Returns the module of the dataset that `config.data.name` names; it has `find(config)` and `Builder`."""
+def module_of(config: Any) -> ModuleType:
+    """Returns the module of the dataset that `config.data.name` names; it has `find(config)`."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     if config.data.name not in names:
         raise InputError(f'--config.data.name={config.data.name}: no such dataset; there are {", ".join(names)}')
     return importlib.import_module(f'{__name__}.{config.data.name}')
 
 
-def warnings_of(source):
+def warnings_of(source: Source) -> list[str]:
     """Returns a source's warnings and a line for each split whose count is not the published one."""
     counts = {split: len(source.splits[split]) for split in source.published if split in source.splits}
     return source.warnings + [
-        f'{source.description}: {count} images in {split}, {source.published[split]} are published'
+        f'{source.root}: {count} images in {split}, {source.published[split]} are published'
         for split, count in counts.items()
         if count != source.published[split]
     ]
@@ -87,15 +93,13 @@ def warnings_of(source):
 
 def _first_problem(source):
     """Returns the first problem as text: files without partner, then unreadable files, then lists of splits."""
-    from m2snet_jax.data import records
-
     count = len(source.problems) + len(source.split_problems)
     more = f' ({count - 1} more; the command validate lists them all)' if count > 1 else ''
     if source.problems:
         return source.problems[0] + more
     for members in source.splits.values():
         for pair in members:
-            faults = records.read_pair(pair, source.window)[2]
+            faults = read_pair(pair, source.window)[2]
             if faults:
                 return faults[0]
     return source.split_problems[0] + more

@@ -17,38 +17,23 @@ with M2SNet: https://drive.google.com/file/d/1t3cyyTbA0mikL8L2rWRtREdWTLfmA3qL
 Licence: see the authors' page; it is used for research.
 Traps: there are many near-duplicates, some across the two classes and nearly all plain splits (an audit, Pawłowska et
 al., Data in Brief 2023, counts 235 duplicates): set `data.group_duplicates`, or read scores as flattered. Some images
-carry calipers and text. Masks come in several file modes. Several images may be of one patient, which no file tells.
+carry calipers and text. Masks come in several file modes. Several images may be of one patient; no file says which.
 """
 
 import re
+from typing import Any
 
-import tensorflow_datasets as tfds
-
-from m2snet_jax.data import download, files, records, splits
+from m2snet_jax.data.download import fetch
+from m2snet_jax.data.pairs import ENDINGS, Pair, find_root, find_subfolder, images_by_stem
+from m2snet_jax.data.source import Source, source_of
+from m2snet_jax.data.splits import split_by_fold
 from m2snet_jax.errors import InputError
 
 COUNTS = {'benign': 437, 'malignant': 210, 'normal': 133}
 ARCHIVES = {'Dataset_BUSI_with_GT': '1t3cyyTbA0mikL8L2rWRtREdWTLfmA3qL'}  # folder: id on Google Drive
 
 
-class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Breast tumours in ultrasound images, in folds."""
-
-    name = 'busi'
-    VERSION = tfds.core.Version('1.0.0')
-    url_infos = None  # nothing is downloaded through TFDS
-
-    def _info(self):
-        return records.info(self)
-
-    def _split_generators(self, dl_manager):
-        return {split: self._generate_examples(pairs) for split, pairs in self.builder_config.splits.items()}
-
-    def _generate_examples(self, pairs):
-        return records.records_of(pairs, self.builder_config)
-
-
-def find(config):
+def find(config: Any) -> Source:
     """Returns the source of a folder in the published layout: its images with their masks, in folds.
 
     Raises:
@@ -57,30 +42,28 @@ def find(config):
     if config.data.classes != 1:
         raise InputError(f'--config.data.classes={config.data.classes}: tumours are one class')
 
-    def is_top(folder):
-        return files.child(folder, 'benign') and files.child(folder, 'malignant')
+    def is_root(folder):
+        return find_subfolder(folder, 'benign') and find_subfolder(folder, 'malignant')
 
-    given = config.data.root or download.fetch('busi', ARCHIVES, __doc__)
-    root = files.find_top(given, is_top, __doc__)
+    given = config.data.root or fetch('busi', ARCHIVES, __doc__)
+    root = find_root(given, is_root, __doc__)
     problems, split_problems, warnings, pairs = [], [], [], {}
     for label, count in COUNTS.items():
-        folder = files.child(root, label)
+        folder = find_subfolder(root, label)
         pairs[label] = _pairs(folder, root, label, problems) if folder else []
         if len(pairs[label]) != count:
             warnings.append(f'{root}: {len(pairs[label])} {label} images, {count} are published')
-    found, folds = splits.by_fold(pairs['benign'] + pairs['malignant'], root, config, split_problems)
+    found, folds = split_by_fold(pairs['benign'] + pairs['malignant'], root, config, split_problems)
     if pairs['normal']:
         found['normal'] = pairs['normal']
-    return records.source_of(
-        root, found, folds=folds, problems=problems, split_problems=split_problems, warnings=warnings
-    )
+    return source_of(root, found, folds=folds, problems=problems, split_problems=split_problems, warnings=warnings)
 
 
 def _pairs(folder, root, label, problems):
     """Returns the images of one class with their masks, the first mask first."""
     images, masks = {}, {}
-    for stem, path in files.by_stem(folder, root, problems).items():
-        name, number = re.fullmatch(r'(.+?)(?:_mask(?:_(\d+))?)?', stem).group(1), re.search(r'_mask(?:_(\d+))?$', stem)
+    for stem, path in images_by_stem(folder, root, problems).items():
+        name, number = re.sub(r'(?<=.)_mask(_\d+)?$', '', stem), re.search(r'_mask(?:_(\d+))?$', stem)
         if number is None:
             images[name] = path
         else:
@@ -95,9 +78,9 @@ def _pairs(folder, root, label, problems):
         for path in masks[name].values()
     ]
     if not images:
-        problems.append(f'{folder}: no images found; looked for files ending in {", ".join(files.ENDINGS)}')
+        problems.append(f'{folder}: no images found; looked for files ending in {", ".join(ENDINGS)}')
     return [
-        files.Pair(name, path, tuple(masks[name][number] for number in sorted(masks[name])), label)
+        Pair(name, path, tuple(masks[name][number] for number in sorted(masks[name])), label)
         for name, path in images.items()
         if name in masks
     ]

@@ -15,9 +15,11 @@ Traps: the split is by slice, and all 20 volumes are in both halves: the test me
 training, not new patients. Many masks are empty, which scores treat in ways of their own.
 """
 
-import tensorflow_datasets as tfds
+from typing import Any
 
-from m2snet_jax.data import download, files, records
+from m2snet_jax.data.download import fetch
+from m2snet_jax.data.pairs import find_root, image_and_mask_folders, pairs_in, unwrap_subfolder
+from m2snet_jax.data.source import Source, source_of
 from m2snet_jax.errors import InputError
 
 COUNTS = {'train': 894, 'test': 383}
@@ -27,24 +29,7 @@ ARCHIVES = {  # folder: id on Google Drive
 }
 
 
-class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Lung infection of COVID-19 in slices of computed tomography."""
-
-    name = 'covid19'
-    VERSION = tfds.core.Version('1.0.0')
-    url_infos = None  # nothing is downloaded through TFDS
-
-    def _info(self):
-        return records.info(self)
-
-    def _split_generators(self, dl_manager):
-        return {split: self._generate_examples(pairs) for split, pairs in self.builder_config.splits.items()}
-
-    def _generate_examples(self, pairs):
-        return records.records_of(pairs, self.builder_config)
-
-
-def find(config):
+def find(config: Any) -> Source:
     """Returns the source of a folder in the layout above: its pairs of files.
 
     Raises:
@@ -53,14 +38,15 @@ def find(config):
     if config.data.classes != 1:
         raise InputError(f'--config.data.classes={config.data.classes}: infection is one class')
 
-    def is_top(folder):
-        return all(files.part(folder, split) for split in COUNTS)
+    def is_root(folder):
+        return all(unwrap_subfolder(folder, split) for split in COUNTS)
 
-    given = config.data.root or download.fetch('covid19', ARCHIVES, __doc__)
-    root = files.find_top(given, is_top, __doc__)
+    given = config.data.root or fetch('covid19', ARCHIVES, __doc__)
+    root = find_root(given, is_root, __doc__)
     splits, problems = {}, []
     for split in COUNTS:
-        folder = files.part(root, split)
-        images, masks = files.image_and_mask_folders(folder, ('images', 'image'), ('masks', 'mask'), __doc__)
-        splits[split] = files.pairs_in(images, masks, root, problems)
-    return records.source_of(root, splits, published=COUNTS, problems=problems)
+        folder = unwrap_subfolder(root, split)
+        assert folder is not None  # see is_root
+        images, masks = image_and_mask_folders(folder, ('images', 'image'), ('masks', 'mask'), __doc__)
+        splits[split] = pairs_in(images, masks, root, problems)
+    return source_of(root, splits, published=COUNTS, problems=problems)

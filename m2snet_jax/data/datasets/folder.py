@@ -21,50 +21,33 @@ Source and licence: yours. Trap: several pictures of one patient should all be i
 """
 
 import dataclasses
+from typing import Any
 
-import tensorflow_datasets as tfds
-
-from m2snet_jax import dicom, nifti
-from m2snet_jax.data import files, records, splits
+from m2snet_jax.data.pairs import ENDINGS, Pair, find_root, find_subfolder, image_and_mask_folders, pairs_in
+from m2snet_jax.data.source import Source, source_of
+from m2snet_jax.data.splits import divided_group_problems, groups_of, hash_fraction, names_by_entry, split_by_fold
 from m2snet_jax.errors import InputError
-from m2snet_jax.images import CLINICAL_ENDINGS, addresses, reader_of, split_name
+from m2snet_jax.images import dicom, nifti
+from m2snet_jax.images.formats import CLINICAL_ENDINGS, addresses, reader_of, split_name
 
 TEST_SHARE = 0.2
 
 
-class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Images and masks of one folder."""
-
-    name = 'folder'
-    VERSION = tfds.core.Version('1.0.0')
-    url_infos = None  # nothing is downloaded through TFDS
-
-    def _info(self):
-        return records.info(self)
-
-    def _split_generators(self, dl_manager):
-        return {split: self._generate_examples(pairs) for split, pairs in self.builder_config.splits.items()}
-
-    def _generate_examples(self, pairs):
-        return records.records_of(pairs, self.builder_config)
-
-
-def find(config):
+def find(config: Any) -> Source:
     """Returns the source of a folder: its pairs of files, split.
 
     Raises:
         InputError: naming the folder that cannot be used.
     """
 
-    def folders(top):
-        return files.child(top, 'images', 'image'), files.child(top, 'masks', 'mask')
-
-    root = files.find_top(config.data.root, lambda top: all(folders(top)), __doc__)
+    names = ('images', 'image'), ('masks', 'mask')
+    root = find_root(config.data.root, lambda top: all(find_subfolder(top, *either) for either in names), __doc__)
+    folders = image_and_mask_folders(root, *names, __doc__)
     problems, split_problems, warnings = [], [], []
-    pairs = files.pairs_in(*folders(root), root, problems, endings=files.ENDINGS + CLINICAL_ENDINGS)
+    pairs = pairs_in(*folders, root, problems, endings=ENDINGS + CLINICAL_ENDINGS)
     pairs = [part for pair in pairs for part in _slices(pair, problems)]
     found, folds = _split(pairs, root, config, split_problems, warnings)
-    return records.source_of(
+    return source_of(
         root,
         found,
         classes=config.data.classes,
@@ -85,10 +68,7 @@ def _slices(pair, problems):
         images = addresses(pair.image)
         if reader is nifti:
             nifti.check_same_grid(mask, pair.image)
-            return [
-                files.Pair(f'{pair.name}_{image.name}', image, (mask / image.name,), group=pair.name)
-                for image in images
-            ]
+            return [Pair(f'{pair.name}_{image.name}', image, (mask / image.name,), group=pair.name) for image in images]
         if len(images) > 1:
             raise InputError(f'{pair.image}: holds {len(images)} frames; give each a file and a mask of its own')
         study = dicom.study_of(pair.image) if reader is dicom else ''
@@ -108,19 +88,17 @@ def _split(pairs, root, config, problems, warnings):
                 raise InputError(
                     f'{root / split}.txt: lists a split, data.fold={config.data.fold} is another; unset one'
                 )
-        return splits.by_fold(pairs, root, config, problems)
+        return split_by_fold(pairs, root, config, problems)
     train, test = lists['train'], lists['test']
-    if train is None and test is None:
-        train, test = _split_by_hash(pairs, config.data)
+    if test is None:
+        train, test = _split_by_hash(pairs, config.data) if train is None else (train, set(names) - train)
     elif train is None:
         train = set(names) - test
-    elif test is None:
-        test = set(names) - train
     both = train & test
     problems += [f'{root / "test.txt"}: {name!r} is in train.txt as well; keep it in one list' for name in sorted(both)]
     train = train - both
     sides = {**dict.fromkeys(train, 'train'), **dict.fromkeys(test, 'test')}
-    problems += splits.divided(pairs, sides, root / 'train.txt or test.txt')
+    problems += divided_group_problems(pairs, sides, root / 'train.txt or test.txt')
     unused = len(set(names) - train - test)
     if unused:
         warnings.append(f'{root}: {unused} of {len(names)} images are in neither train.txt nor test.txt and left out')
@@ -143,7 +121,7 @@ def _read_list(path, pairs, problems):
         lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
     except UnicodeDecodeError:
         raise InputError(f'{path}: is no UTF-8 text; save it as such') from None
-    chosen, known = set(), splits.by_name(pairs)
+    chosen, known = set(), names_by_entry(pairs)
     for line in filter(None, lines):
         stem = line if line in known else split_name(line)[0]
         if stem in known:
@@ -157,13 +135,13 @@ def _read_list(path, pairs, problems):
 
 def _split_by_hash(pairs, data):
     """Returns the sets of training and test names, groups (see `splits.groups_of`) going together."""
-    first, places = {}, {}
-    for pair, group in zip(pairs, splits.groups_of(pairs, data), strict=True):
-        places[pair.name] = splits.place(first.setdefault(group, pair.group or pair.name), data.seed)
-    test = {name for name, place in places.items() if place < TEST_SHARE}
-    lowest, highest = min(places.values(), default=0), max(places.values(), default=0)
+    first, fractions = {}, {}
+    for pair, group in zip(pairs, groups_of(pairs, data), strict=True):
+        fractions[pair.name] = hash_fraction(first.setdefault(group, pair.group or pair.name), data.seed)
+    test = {name for name, fraction in fractions.items() if fraction < TEST_SHARE}
+    lowest, highest = min(fractions.values(), default=0), max(fractions.values(), default=0)
     if not test:
-        test = {name for name, place in places.items() if place == lowest}
-    if len(test) == len(places) and lowest < highest:
-        test = {name for name in test if places[name] < highest}
-    return set(places) - test, test
+        test = {name for name, fraction in fractions.items() if fraction == lowest}
+    if len(test) == len(fractions) and lowest < highest:
+        test = {name for name in test if fractions[name] < highest}
+    return set(fractions) - test, test

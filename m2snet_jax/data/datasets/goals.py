@@ -13,33 +13,18 @@ Traps: the masks of the 100 validation and 100 test images are hidden. Trained o
 with `data.fold`, the folds but one of `data.folds` train and that one is the test. Background is the brightest grey.
 """
 
-import tensorflow_datasets as tfds
+from typing import Any
 
-from m2snet_jax.data import files, records, splits
+from m2snet_jax.data.pairs import find_root, find_subfolder, image_and_mask_folders, pairs_in
+from m2snet_jax.data.source import Source, source_of
+from m2snet_jax.data.splits import split_by_fold
 from m2snet_jax.errors import InputError
 
 COUNT = 100
 VALUES = {0: 1, 80: 2, 160: 3, 255: 0}  # grey level: class
 
 
-class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Layers of the retina in optical coherence tomography."""
-
-    name = 'goals'
-    VERSION = tfds.core.Version('1.0.0')
-    url_infos = None  # nothing is downloaded through TFDS
-
-    def _info(self):
-        return records.info(self)
-
-    def _split_generators(self, dl_manager):
-        return {split: self._generate_examples(pairs) for split, pairs in self.builder_config.splits.items()}
-
-    def _generate_examples(self, pairs):
-        return records.records_of(pairs, self.builder_config)
-
-
-def find(config):
+def find(config: Any) -> Source:
     """Returns the source of a folder in the published layout: its pairs of files, all for training or in folds.
 
     Raises:
@@ -48,16 +33,15 @@ def find(config):
     if config.data.classes != 3:
         raise InputError(f'--config.data.classes={config.data.classes}: GOALS has three classes')
 
-    def folders(top):
-        return files.child(top, 'Image', 'Images'), files.child(top, 'Layer_Masks')
-
-    root = files.find_top(config.data.root, lambda top: all(folders(top)), __doc__)
+    names = ('Image', 'Images'), ('Layer_Masks',)
+    root = find_root(config.data.root, lambda top: all(find_subfolder(top, *either) for either in names), __doc__)
+    folders = image_and_mask_folders(root, *names, __doc__)
     problems, split_problems, warnings = [], [], []
-    pairs = files.pairs_in(*folders(root), root, problems)
+    pairs = pairs_in(*folders, root, problems)
     if len(pairs) != COUNT:
         warnings.append(f'{root}: {len(pairs)} images with masks, {COUNT} are published')
-    found, folds = splits.by_fold(pairs, root, config, split_problems)
-    return records.source_of(
+    found, folds = split_by_fold(pairs, root, config, split_problems)
+    return source_of(
         root,
         found,
         classes=3,

@@ -1,55 +1,42 @@
 """Phantoms: generated pictures of a smooth organ's inside with lesions, to try everything without any download.
 
 Textured folds of tissue, thin vessels, specular highlights, and one to three soft-edged lesions of varied size and
-tint; about one image in eight has none. Sides vary from 112 to 176 pixels. No real picture went into them and they
-stand for no organ; scores on them say that the program works, nothing about medicine.
+tint; about one image in eight has none. Sides vary from 112 to 176 pixels. They contain no real
+picture and show no organ; scores on them say that the program works, nothing about medicine.
 
 Counts: `data.count` for training and `data.test_count` for the test, drawn from `data.seed` alone.
 """
 
-import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import tensorflow_datasets as tfds
+from jaxtyping import UInt8
 
-from m2snet_jax.data import records
+from m2snet_jax.data.source import Source
 from m2snet_jax.errors import InputError
 
 LESION_COUNTS = (0, 1, 2, 3)
 LESION_COUNT_PROBABILITIES = (0.12, 0.5, 0.25, 0.13)
 
 
-class Seed(NamedTuple):
-    """What a phantom is made from."""
+class Phantom(NamedTuple):
+    """A phantom that is not drawn yet."""
 
     name: str
-    numbers: tuple
+    seed: tuple[int, ...]
+
+    def generate(self) -> tuple[UInt8[np.ndarray, 'height width 3'], UInt8[np.ndarray, 'height width']]:
+        """Returns its image and its mask of 0 and 255."""
+        return phantom(np.random.default_rng(self.seed))
 
 
-class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Generated pictures of folded tissue with lesions."""
+def find(config: Any) -> Source:
+    """Returns the source of a config's phantoms.
 
-    name = 'phantoms'
-    VERSION = tfds.core.Version('1.0.0')
-    url_infos = None  # nothing is downloaded through TFDS
-
-    def _info(self):
-        return records.info(self)
-
-    def _split_generators(self, dl_manager):
-        return {split: self._generate_examples(seeds) for split, seeds in self.builder_config.splits.items()}
-
-    def _generate_examples(self, seeds):
-        for key, seed in enumerate(seeds):
-            image, mask = phantom(np.random.default_rng(seed.numbers))
-            hashes = (hashlib.sha256(pixels.tobytes()).hexdigest() for pixels in (image, mask))
-            yield key, records.record(seed.name, image, mask, 1, *hashes)
-
-
-def find(config):
-    """Returns the source of a config's phantoms: the seed of every image."""
+    Raises:
+        InputError: naming the key that cannot be used.
+    """
     data = config.data
     if data.classes != 1:
         raise InputError(f'--config.data.classes={data.classes}: phantoms have one class')
@@ -58,15 +45,15 @@ def find(config):
             raise InputError(f'--config.data.{key}={count}: must be at least 1')
     # Training and test images come from two series of seeds, so neither changes with the other's length.
     splits = {
-        split: [Seed(f'{split}_{index:04d}', (data.seed, series, index)) for index in range(count)]
+        split: [Phantom(f'{split}_{index:04d}', (data.seed, series, index)) for index in range(count)]
         for series, (split, count) in enumerate((('train', data.count), ('test', data.test_count)))
     }
     key = f'seed{data.seed}_{data.count}_{data.test_count}'
-    return records.Source(name=key, description='generated', splits=splits)
+    return Source(key, 'generated', splits)
 
 
-def phantom(rng):
-    """Returns one picture, uint8 [H, W, 3], and its mask, uint8 [H, W] of 0 and 255."""
+def phantom(rng: np.random.Generator) -> tuple[UInt8[np.ndarray, 'height width 3'], UInt8[np.ndarray, 'height width']]:
+    """Returns one picture and its mask of 0 and 255."""
     height, width = int(rng.integers(112, 145)), int(rng.integers(128, 177))
     shape = (height, width)
     image, relief, grain = _tissue(shape, rng)
@@ -76,7 +63,7 @@ def phantom(rng):
     image = image * _shading(relief, rng)[:, :, None]
     image = _with_highlights(image, relief, rng)
     image = cv2.GaussianBlur(image, (0, 0), 0.6) + rng.normal(0, 0.012, image.shape)
-    return np.uint8(255 * np.clip(image, 0, 1) + 0.5), np.uint8(255) * mask
+    return (255 * np.clip(image, 0, 1) + 0.5).astype(np.uint8), np.uint8(255) * mask
 
 
 def _tissue(shape, rng):
@@ -131,13 +118,13 @@ def _shading(relief, rng):
     """Returns the light [H, W] that falls on the relief from a lamp near the camera."""
     height, width = relief.shape
     side = min(relief.shape)
-    slope_y, slope_x = np.gradient(cv2.GaussianBlur(relief, (0, 0), 1.2) * side)
-    towards = rng.uniform(0, 2 * np.pi)
-    tilt = slope_x * np.cos(towards) + slope_y * np.sin(towards)
+    dy, dx = np.gradient(cv2.GaussianBlur(relief, (0, 0), 1.2) * side)
+    direction = rng.uniform(0, 2 * np.pi)
+    gradient = dx * np.cos(direction) + dy * np.sin(direction)  # of the relief, towards the light
     y, x = np.mgrid[:height, :width] / side
     lamp_y, lamp_x = rng.uniform(0.3, 0.7) * height / side, rng.uniform(0.3, 0.7) * width / side
     falloff = 1.12 - rng.uniform(0.35, 0.75) * ((x - lamp_x) ** 2 + (y - lamp_y) ** 2)
-    return np.clip(falloff, 0.3, None) * np.clip(1 + 0.45 * tilt, 0.45, 1.5)
+    return np.clip(falloff, 0.3, None) * np.clip(1 + 0.45 * gradient, 0.45, 1.5)
 
 
 def _with_highlights(image, relief, rng):
@@ -146,8 +133,8 @@ def _with_highlights(image, relief, rng):
     y, x = np.mgrid[: shape[0], : shape[1]]
     raised = np.clip(relief - np.quantile(relief, 0.6), 1e-6, None).ravel()
     glare = np.zeros(shape)
-    for place in rng.choice(raised.size, rng.integers(2, 9), p=raised / raised.sum()):
-        row, column = divmod(place, shape[1])
+    for index in rng.choice(raised.size, rng.integers(2, 9), p=raised / raised.sum()):
+        row, column = divmod(index, shape[1])
         turn, long, short = rng.uniform(0, np.pi), rng.uniform(1.5, 5), rng.uniform(0.8, 1.8)
         along = (x - column) * np.cos(turn) + (y - row) * np.sin(turn)
         across = (y - row) * np.cos(turn) - (x - column) * np.sin(turn)

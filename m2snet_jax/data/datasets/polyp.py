@@ -16,9 +16,11 @@ Traps: masks come from JPEG and are not clean 0/255; CVC-ClinicDB is split by fr
 in both halves, which flatters its scores (Kvasir-SEG and CVC-ClinicDB are the two sets seen in training).
 """
 
-import tensorflow_datasets as tfds
+from typing import Any
 
-from m2snet_jax.data import download, files, records
+from m2snet_jax.data.download import fetch
+from m2snet_jax.data.pairs import find_root, find_subfolder, image_and_mask_folders, pairs_in, unwrap_subfolder
+from m2snet_jax.data.source import Source, source_of
 from m2snet_jax.errors import InputError
 
 COUNTS = {
@@ -35,24 +37,7 @@ ARCHIVES = {  # folder: id on Google Drive
 }
 
 
-class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Polyps in colonoscopy images, PraNet's split."""
-
-    name = 'polyp'
-    VERSION = tfds.core.Version('1.0.0')
-    url_infos = None  # nothing is downloaded through TFDS
-
-    def _info(self):
-        return records.info(self)
-
-    def _split_generators(self, dl_manager):
-        return {split: self._generate_examples(pairs) for split, pairs in self.builder_config.splits.items()}
-
-    def _generate_examples(self, pairs):
-        return records.records_of(pairs, self.builder_config)
-
-
-def find(config):
+def find(config: Any) -> Source:
     """Returns the source of a folder in PraNet's layout: its pairs of files by set.
 
     Raises:
@@ -61,23 +46,23 @@ def find(config):
     if config.data.classes != 1:
         raise InputError(f'--config.data.classes={config.data.classes}: polyps are one class')
 
-    def is_top(folder):
-        return files.part(folder, 'TrainDataset') or files.part(folder, 'TestDataset')
+    def is_root(folder):
+        return unwrap_subfolder(folder, 'TrainDataset') or unwrap_subfolder(folder, 'TestDataset')
 
-    given = config.data.root or download.fetch('polyp', ARCHIVES, __doc__)
-    root = files.find_top(given, is_top, __doc__)
-    train, tests = files.part(root, 'TrainDataset'), files.part(root, 'TestDataset')
+    given = config.data.root or fetch('polyp', ARCHIVES, __doc__)
+    root = find_root(given, is_root, __doc__)
+    train, tests = unwrap_subfolder(root, 'TrainDataset'), unwrap_subfolder(root, 'TestDataset')
     if train is None:
         raise InputError(f'--config.data.root={root}: TestDataset found, TrainDataset is missing\n\n{__doc__}')
-    folders = {'train': train, **{name: tests and files.child(tests, name) for name in COUNTS if name != 'train'}}
+    folders = {'train': train, **{name: tests and find_subfolder(tests, name) for name in COUNTS if name != 'train'}}
     splits, problems, warnings = {}, [], []
     for name, folder in folders.items():
         if folder is None:
             warnings.append(f'{root}: test set {name} ({COUNTS[name]} images) is missing and left out')
         else:
-            images, masks = files.image_and_mask_folders(folder, ('images', 'image'), ('masks', 'mask'), __doc__)
-            splits[name] = files.pairs_in(images, masks, root, problems)
+            images, masks = image_and_mask_folders(folder, ('images', 'image'), ('masks', 'mask'), __doc__)
+            splits[name] = pairs_in(images, masks, root, problems)
     if len(splits) == 1:
         sets = ', '.join(name for name in COUNTS if name != 'train')
         raise InputError(f'--config.data.root={root}: none of the test sets {sets} found\n\n{__doc__}')
-    return records.source_of(root, splits, published=COUNTS, problems=problems, warnings=warnings)
+    return source_of(root, splits, published=COUNTS, problems=problems, warnings=warnings)

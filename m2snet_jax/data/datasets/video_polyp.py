@@ -20,9 +20,18 @@ Traps: frames of one clip are nearly alike, so that the number of clips, not of 
 the image polyp sets hold frames of the same videos, so a model trained on those has seen these.
 """
 
-import tensorflow_datasets as tfds
+from typing import Any
 
-from m2snet_jax.data import download, files, records
+from m2snet_jax.data.download import fetch
+from m2snet_jax.data.pairs import (
+    find_root,
+    find_subfolder,
+    image_and_mask_folders,
+    pairs_in,
+    subfolders,
+    unwrap_subfolder,
+)
+from m2snet_jax.data.source import Source, source_of
 from m2snet_jax.errors import InputError
 
 TRAIN_SETS = ('CVC-ClinicDB-612', 'CVC-ColonDB-300')
@@ -37,24 +46,7 @@ ARCHIVES = {  # folder: id on Google Drive
 }
 
 
-class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Polyps in colonoscopy videos, split by clip."""
-
-    name = 'video_polyp'
-    VERSION = tfds.core.Version('1.0.0')
-    url_infos = None  # nothing is downloaded through TFDS
-
-    def _info(self):
-        return records.info(self)
-
-    def _split_generators(self, dl_manager):
-        return {split: self._generate_examples(pairs) for split, pairs in self.builder_config.splits.items()}
-
-    def _generate_examples(self, pairs):
-        return records.records_of(pairs, self.builder_config)
-
-
-def find(config):
+def find(config: Any) -> Source:
     """Returns the source of a folder in the layout above: its pairs of frames and masks.
 
     Raises:
@@ -63,36 +55,36 @@ def find(config):
     if config.data.classes != 1:
         raise InputError(f'--config.data.classes={config.data.classes}: polyps are one class')
 
-    def is_top(folder):
-        return any(files.part(folder, name) for name in ('VPS-TrainSet', 'IVPS-TrainSet', 'VPS-TestSet'))
+    def is_root(folder):
+        return any(unwrap_subfolder(folder, name) for name in ('VPS-TrainSet', 'IVPS-TrainSet', 'VPS-TestSet'))
 
-    given = config.data.root or download.fetch('video_polyp', ARCHIVES, __doc__)
-    root = files.find_top(given, is_top, __doc__)
+    given = config.data.root or fetch('video_polyp', ARCHIVES, __doc__)
+    root = find_root(given, is_root, __doc__)
     problems, warnings = [], []
     splits = {'train': _train_pairs(root, problems, warnings), **_test_pairs(root, problems, warnings)}
-    return records.source_of(root, splits, problems=problems, warnings=warnings)
+    return source_of(root, splits, problems=problems, warnings=warnings)
 
 
 def _train_pairs(root, problems, warnings):
     """Returns the pairs of the clips for training, else of the frames for training."""
-    clips, frames = files.part(root, 'VPS-TrainSet'), files.part(root, 'IVPS-TrainSet')
+    clips, frames = unwrap_subfolder(root, 'VPS-TrainSet'), unwrap_subfolder(root, 'IVPS-TrainSet')
     if clips is None and frames is None:
         raise InputError(f'--config.data.root={root}: VPS-TestSet found, VPS-TrainSet is missing\n\n{__doc__}')
     if clips is None:
-        return files.pairs_in(*_frames_and_masks(frames), root, problems)
+        return pairs_in(*_frames_and_masks(frames), root, problems)
     if frames is not None:
         warnings.append(f'{frames}: left out, because {clips} is there')
     pairs = []
-    for video_set in files.subfolders(clips):
+    for video_set in subfolders(clips):
         if video_set.name.lower() not in {name.lower() for name in TRAIN_SETS}:
             warnings.append(f'{video_set}: left out, being none of {", ".join(TRAIN_SETS)}')
             continue
-        train = files.child(video_set, 'Train')
+        train = find_subfolder(video_set, 'Train')
         if train is None:
             raise InputError(f'{video_set}: no folder Train in it\n\n{__doc__}')
-        for clip in files.subfolders(train):
+        for clip in subfolders(train):
             prefix = f'{video_set.name}/{clip.name}/'
-            pairs += files.pairs_in(*_frames_and_masks(clip), root, problems, prefix)
+            pairs += pairs_in(*_frames_and_masks(clip), root, problems, prefix)
     if not pairs and not problems:
         raise InputError(f'{clips}: no clips found in it\n\n{__doc__}')
     return pairs
@@ -100,19 +92,19 @@ def _train_pairs(root, problems, warnings):
 
 def _test_pairs(root, problems, warnings):
     """Returns {test set: pairs}."""
-    tests, splits = files.part(root, 'VPS-TestSet'), {}
+    tests, splits = unwrap_subfolder(root, 'VPS-TestSet'), {}
     for name, folder_name in TEST_SETS.items():
-        folder = tests and files.part(tests, folder_name)
+        folder = tests and unwrap_subfolder(tests, folder_name)
         if folder is None:
             warnings.append(f'{root}: test set {name} (VPS-TestSet/{folder_name}) is missing and left out')
             continue
         frames, masks = _frames_and_masks(folder)
         splits[name] = []
-        mask_clips = {clip.name: clip for clip in files.subfolders(masks)}
-        for clip in files.subfolders(frames):
+        mask_clips = {clip.name: clip for clip in subfolders(masks)}
+        for clip in subfolders(frames):
             if clip.name in mask_clips:
                 mask_clip = mask_clips.pop(clip.name)
-                splits[name] += files.pairs_in(clip, mask_clip, root, problems, f'{clip.name}/')
+                splits[name] += pairs_in(clip, mask_clip, root, problems, f'{clip.name}/')
             else:
                 problems.append(f'{clip}: no clip {clip.name!r} in {masks}')
         problems += [f'{clip}: no clip {clip.name!r} in {frames}' for clip in mask_clips.values()]
@@ -124,4 +116,4 @@ def _test_pairs(root, problems, warnings):
 
 
 def _frames_and_masks(folder):
-    return files.image_and_mask_folders(folder, ('Frame',), ('GT',), __doc__)
+    return image_and_mask_folders(folder, ('Frame',), ('GT',), __doc__)

@@ -1,0 +1,1 @@
+"""The speed of each part of the program on this machine."""

@@ -1,0 +1,113 @@
+"""The processes of a run, on a TPU pod one for each host: joining them, gathering values, and ending together.
+
+Every process runs the same program on its part of the arrays that are split over all devices.
+"""
+
+import contextlib
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from m2snet_jax.errors import InputError
+
+SILENCE = 30  # seconds without a heartbeat after which a process counts as dead, and the others end
+ADDRESS, COUNT, INDEX = 'JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
+
+
+def join(distributed: bool | None = None) -> None:
+    """Joins the other processes of a run. Call it before any other use of a device.
+
+    By default it joins where jax recognises a cluster (TPU pod, SLURM, Kubernetes, Open MPI) or the variables
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name one. True requires a cluster; with False the
+    process runs alone.
+
+    Raises:
+        InputError: no cluster where one is required, or one that cannot be joined.
+    """
+    if distributed is False:
+        return
+    named = {variable: os.environ.get(variable) for variable in (ADDRESS, COUNT, INDEX)}
+    try:
+        count, index = (None if (text := named[name]) is None else int(text) for name in (COUNT, INDEX))
+        jax.distributed.initialize(num_processes=count, process_id=index, heartbeat_timeout_seconds=SILENCE)
+    except Exception as error:
+        no_cluster = 'coordinator_address should be defined' in str(error)
+        too_late = 'must be called before any JAX calls' in str(error)  # a program that imports this package
+        if distributed is None and not any(named.values()) and (no_cluster or too_late):
+            return
+        if isinstance(error, ValueError):
+            raise InputError(f'--distributed: {error}; set {ADDRESS}, {COUNT} and {INDEX}') from None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f'the other processes cannot be joined ({reason}); --nodistributed runs this process alone'
+        ) from None
+
+
+def cpu_environment(devices: int) -> dict[str, str]:
+    """Returns the environment variables of a process that uses this many CPU devices and joins no cluster."""
+    environment = {key: value for key, value in os.environ.items() if key not in (ADDRESS, COUNT, INDEX)}
+    return {**environment, 'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(devices)}
+
+
+def is_primary() -> bool:
+    """Whether this is the process that writes logs, sheets and reports."""
+    return jax.process_index() == 0
+
+
+def gather(value: Any) -> list:
+    """Returns every process's `value`, anything that can be pickled, in the order of the processes.
+
+    All processes must call it; it waits for all of them.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    own = np.frombuffer(pickle.dumps(value), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int64(own.size)).tolist()
+    padded = np.zeros(max(sizes), np.uint8)
+    padded[: own.size] = own
+    rows = multihost_utils.process_allgather(padded)
+    return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+@contextlib.contextmanager
+def termination() -> Iterator[Callable[[int], bool]]:
+    """Yields `asked(step)`: whether the run is to end after `step`, because a process got SIGTERM.
+
+    Several processes agree on a common step (jax handles the signal); all of them must ask at every step.
+    """
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    terminated = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set a handler
+        yield lambda step: terminated.is_set()
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
+    try:
+        yield lambda step: terminated.is_set()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def end_if_another_did(error: BaseException) -> None:
+    """Ends this process at once, with status 1, if `error` may come from another process that has ended.
+
+    A normal exit would wait for the other one. With a single process this does nothing.
+    """
+    if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
+        reason = str(error).splitlines()[0]
+        print(
+            f'error: another process has ended or cannot be reached ({reason}); '
+            'start the same command on all hosts again: it goes on from the last checkpoint',
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)

@@ -1,0 +1,63 @@
+"""From the maps and the mask of one image, arrays or files, to their scores; it runs in worker processes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from m2snet_jax import metrics
+from m2snet_jax.errors import InputError
+from m2snet_jax.images.formats import read_image, read_mask
+from m2snet_jax.metrics import hard
+from m2snet_jax.metrics.counts import Map
+
+NOTES = {
+    'resized': 'maps of another size than their mask, resized by the rule of each protocol',
+    'sixteen_bit': 'maps of 16 bits, divided by 257',
+    'logical': 'masks of 0 and 1, handed to pranet as 0 and 255 (to the letter it would find them empty)',
+}
+
+
+def score_maps(maps: UInt8[np.ndarray, 'map_height map_width classes'], mask: Map, classes: int) -> dict[str, Any]:
+    """Scores the maps of one image against a mask of levels, or of class indices for several classes.
+
+    Returns:
+        dict of `scores`, `metrics.score_all` for each class; `calibration`, float64 [classes, 3, bins]; `levels`,
+        float64 [classes, 2, 256], the pixels of each level and the lesion pixels among them; `notes`, keys of `NOTES`.
+    """
+    notes = ['resized'] if maps.shape[:2] != mask.shape else []
+    if classes == 1 and mask.max() == 1:
+        mask = mask * np.uint8(255)
+        notes.append('logical')
+    pairs = [(maps[..., 0], mask)] if classes == 1 else metrics.class_pairs(maps, mask)
+    prepared = [hard.prepare(*pair) for pair in pairs]
+    return {
+        'scores': [metrics.score_all(prediction, truth) for prediction, truth in pairs],
+        'calibration': np.stack([metrics.calibration_counts(*pair) for pair in prepared]),
+        'levels': np.stack([metrics.calibration_counts(*pair, 256)[::2] for pair in prepared]),
+        'notes': notes,
+    }
+
+
+def score_files(map_paths: Sequence[str | Path], mask: Map | str | Path, classes: int) -> dict[str, Any]:
+    """Returns `score_maps` of map files, one a class, or `{'fault': reason}` where a file cannot be used."""
+    try:
+        mask = mask if isinstance(mask, np.ndarray) else read_mask(mask)
+        result = score_maps(read_maps(map_paths), mask, classes)
+    except InputError as error:
+        return {'fault': str(error)}
+    with Image.open(map_paths[0]) as header:
+        if header.mode.startswith('I'):
+            result['notes'].append('sixteen_bit')
+    return result
+
+
+def read_maps(paths: Sequence[str | Path]) -> UInt8[np.ndarray, 'height width classes']:
+    """Reads the map files of one image, one a class: 16 bits ÷257, colour as its luma."""
+    maps = [np.asarray(Image.fromarray(read_image(path)).convert('L')) for path in paths]
+    if len({one.shape for one in maps}) > 1:
+        raise InputError(f'{paths[0]}: the maps of the other classes have another size; give all the same')
+    return np.stack(maps, -1)

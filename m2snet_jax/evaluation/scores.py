@@ -1,0 +1,142 @@
+"""The result of an evaluation as one value: what sheets, tables, report and model card are made from."""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from m2snet_jax import metrics
+from m2snet_jax.data.splits import clip_of
+from m2snet_jax.evaluation.cases import Member
+from m2snet_jax.evaluation.image_scores import NOTES
+from m2snet_jax.evaluation.published import published
+from m2snet_jax.metrics import hard, pranet, released
+from m2snet_jax.metrics.statistics import PROTOCOLS, groups, interval, resample, stack
+
+LEVEL, SEED = 0.95, 0  # of the bootstrap intervals
+CONSTANTS = {
+    'released': {
+        'source': 'released program of M²SNet', 'stretch': 'min-max', 'mask': '> half of its maximum',
+        'beta_squared': 0.3, 'epsilon': released.EPSILON, 'smooth': released.SMOOTH, 'thresholds': released.BINS,
+    },
+    'pranet': {
+        'source': 'MATLAB toolbox of PraNet', 'stretch': 'min-max', 'mask': '> 128',
+        'beta_squared': 1, 'epsilon': pranet.EPSILON, 'thresholds': len(pranet.THRESHOLDS),
+    },
+    'hard': {'source': 'cut at one level', 'stretch': 'none', 'mask': '> half of its maximum', 'level': hard.THRESHOLD},
+}  # fmt: skip
+SELECTED_ON_TEST = 'the checkpoint was chosen on the test set: these scores are flattered and comparable with nothing'
+HARD_ALONE = ('pooled/', 'lesion_free/')  # figures of `hard` whose names lack the protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What an evaluation found.
+
+    Attributes:
+        summary: dict of `scores`, {'<set>/<protocol>/<name>': figure}; `intervals`, {the same: (low, high)};
+            `test_sets`, {name: dict of images and resampled}; `warnings`; `protocols`; `bootstrap`; `published`,
+            {test set: published figures} where there are any; and what identifies the evaluation, as `config` and
+            `model_hash`.
+        per_image: one dict a test set, image and class, with every score that is a number.
+        details: {test set: dict of `classes`, mean curves of each; `calibration`; `levels`; `cases`}, for the report.
+    """
+
+    summary: dict[str, Any]
+    per_image: list[dict[str, Any]]
+    details: dict[str, Any]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """{'<set>/<protocol>/<name>': figure}."""
+        return self.summary['scores']
+
+    def with_summary(self, **entries: Any) -> 'Scores':
+        """Returns the same scores with further entries of `summary`."""
+        return dataclasses.replace(self, summary={**entries, **self.summary})
+
+
+def summarise(
+    results: dict[str, list[Member]], config: Any, cases: dict[str, list], about: dict, warnings: Sequence[str] = ()
+) -> Scores:
+    """Returns the Scores of scored images.
+
+    Args:
+        results: the scored images of each test set.
+        config: `data.{name, classes}`, `evaluate.bootstrap` and `select` are read.
+        cases: {test set: what `cases.draw_cases` returned}.
+        about: first entries of `summary`.
+        warnings: lines on the model; those on maps and masks are added here.
+    """
+    scores, intervals, rows, details, counts = {}, {}, [], {}, {}
+    warnings = [*([SELECTED_ON_TEST] if config.get('select') == 'test' else []), *warnings]
+    for test_set, members in results.items():
+        names, images = [member[1] for member in members], [member[-1] for member in members]
+        classes = [list(one) for one in zip(*(image['scores'] for image in images), strict=True)]
+        clips = [clip_of(name) for name in names]
+        clusters = groups(clips if any(clips) else None, len(names))
+        flat, bounds = _aggregate(classes, clusters, config.evaluate.bootstrap)
+        scores |= {f'{test_set}/{name}': value for name, value in flat.items()}
+        intervals |= {f'{test_set}/{name}': value for name, value in bounds.items()}
+        rows += [row for name, image in zip(names, images, strict=True) for row in _rows(test_set, name, image)]
+        counts[test_set] = {'images': len(names), 'resampled': 'clips' if any(clips) else 'images'}
+        for note, number in collections.Counter(note for image in images for note in image['notes']).items():
+            warnings.append(f'{test_set}: {number} {NOTES[note]}')
+        details[test_set] = {
+            'classes': [_curves(one) for one in classes],
+            'calibration': np.asarray(sum(image['calibration'] for image in images)).tolist(),
+            'levels': np.asarray(sum(image['levels'] for image in images), int).tolist(),
+            'cases': cases[test_set],
+        }
+    bootstrap = {'resamples': config.evaluate.bootstrap, 'seed': SEED, 'level': LEVEL}
+    summary = {**about, 'test_sets': counts, 'warnings': warnings, 'protocols': CONSTANTS, 'bootstrap': bootstrap}
+    beside = {test_set: published(config.data.name, test_set) for test_set in results}
+    if any(beside.values()):
+        summary['published'] = beside
+    return Scores({**summary, 'intervals': intervals, 'scores': scores}, rows, details)
+
+
+def _aggregate(classes, clusters, resamples):
+    """Returns ({'<protocol>/<name>': figure}, {the same: (low, high)}) of one test set.
+
+    With several classes these are means over them; the names of each class begin with 'class<k>/'.
+    """
+    summaries = [metrics.aggregate_all(scores) for scores in classes]
+    figures, bounds = dict(summaries[0]), {}
+    if len(classes) > 1:
+        figures = metrics.class_mean(summaries)
+        figures |= {f'class{k}/{name}': v for k, summary in enumerate(summaries, 1) for name, v in summary.items()}
+    if not resamples:
+        return figures, bounds
+    for protocol in PROTOCOLS:
+        runs = [stack([image[protocol] for image in scores]) for scores in classes]
+        drawn = resample(runs, protocol, clusters, resamples, SEED, 'keep')
+        for name in drawn[0]:
+            key = name if name.startswith(HARD_ALONE) else f'{protocol}/{name}'
+            values = {key: np.mean([one[name] for one in drawn], axis=0)}
+            if len(classes) > 1:
+                values |= {f'class{k}/{key}': one[name] for k, one in enumerate(drawn, 1)}
+            bounds |= {name: interval(figures[name], one, clusters, LEVEL) for name, one in values.items()}
+    return figures, bounds
+
+
+def _curves(scores):
+    """Returns the mean curves of one class."""
+    curves = {
+        f'{protocol}/{name}': np.mean([image[protocol][name] for image in scores], axis=0).tolist()
+        for protocol in PROTOCOLS
+        for name, value in scores[0][protocol].items()
+        if np.ndim(value)
+    }
+    return curves | {'pranet/thresholds': pranet.THRESHOLDS.tolist()}
+
+
+def _rows(test_set, name, image):
+    """Yields one row of `per_image` a class: every score that is a number."""
+    for number, scores in enumerate(image['scores'], start=1):
+        row = {'set': test_set, 'name': name, 'class': number}
+        for protocol in PROTOCOLS:
+            row.update({f'{protocol}/{key}': value for key, value in scores[protocol].items() if np.ndim(value) == 0})
+        yield row

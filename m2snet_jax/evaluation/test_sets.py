@@ -1,0 +1,169 @@
+"""Predicts and scores test sets, at the end of training and in `evaluate --model`.
+
+Beside the sheets (see sheets.py) a folder gets `maps/<set>/<name>.png` and a few `overlays/`.
+"""
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from m2snet_jax.config import flatten, load_config, to_json
+from m2snet_jax.data.datasets import Dataset, open_dataset
+from m2snet_jax.data.pipeline import eval_batches
+from m2snet_jax.devices import processes
+from m2snet_jax.devices.mesh import Mesh, make_mesh, own_rows, shard
+from m2snet_jax.errors import InputError
+from m2snet_jax.evaluation.cases import draw_cases
+from m2snet_jax.evaluation.image_scores import score_maps
+from m2snet_jax.evaluation.scores import Scores, summarise
+from m2snet_jax.evaluation.sheets import FOLDER
+from m2snet_jax.images.drawing import case_panels, overlay
+from m2snet_jax.images.formats import write_png
+from m2snet_jax.metrics.workers import in_processes
+from m2snet_jax.prediction.folders import claim_folder, map_paths
+from m2snet_jax.prediction.predictor import Predictor, load_model, released_map
+from m2snet_jax.storage import versions
+from m2snet_jax.weights import recorded_config, trained_config
+from m2snet_jax.weights.pretrained import weight_warnings
+
+Panels = dict[str, UInt8[np.ndarray, 'height width 3']]
+
+
+def own_config(model: Path, given: Any) -> Any:
+    """Returns the config that the run of a model recorded, with the keys that differ from the default in `given`.
+
+    Raises:
+        InputError: `model` is a file, which records no config.
+    """
+    if not model.is_dir():
+        raise InputError(f'--model={model}: a file of weights has no test sets; name a --config')
+    default, config = load_config('default'), load_config('default')
+    changed = {key: value for key, value in flatten(given).items() if value != flatten(default)[key]}
+    with config.unlocked():
+        config.update(ConfigDict(recorded_config(model)))
+        config.update_from_flattened_dict(changed)
+    return config
+
+
+def evaluate_model(model: Path, config: Any, sets: Sequence[str] | None, output: Path) -> Scores:
+    """Predicts and scores the test sets of a config with a trained model; see `evaluate` for what is written.
+
+    Args:
+        model: the folder of a run, or a file of weights.
+        sets: names of some test sets, None for all.
+        output: folder, marked as this model's.
+
+    Raises:
+        InputError: no such test sets, other classes than the model's, or a folder with maps of another model.
+    """
+    dataset, predictor = chosen_sets(open_dataset(config), sets), load_model(model, config=config)
+    if predictor.classes != config.data.classes:
+        raise InputError(f'--model={model}: predicts {predictor.classes} classes, the config has {config.data.classes}')
+    with config.unlocked():
+        config.data.size = predictor.size
+        # Whatever config names the test sets, the sheet must say how the model was chosen.
+        config.select = predictor.config.get('select', 'last')
+    claim_folder(output / 'maps', {'model_hash': predictor.model_hash, 'size': predictor.size})
+    warnings = weight_warnings(ConfigDict(trained)) if (trained := trained_config(model)) else []
+    scores, _ = evaluate(predictor, dataset, config, make_mesh(), output, warnings)
+    about = {'config': to_json(config), 'model': str(model), 'model_hash': predictor.model_hash}
+    return scores.with_summary(**about, versions=versions())
+
+
+def chosen_sets(dataset: Dataset, sets: Sequence[str] | None) -> Dataset:
+    """Returns a dataset with only the test sets named in `sets`, or with all where it is None."""
+    if not dataset.tests:
+        raise InputError('this config has no test set with masks: set --config.data.fold, or name another config')
+    for name in sets or ():
+        if name not in dataset.tests:
+            raise InputError(f'--sets={name}: no such test set; there are {", ".join(dataset.tests)}')
+    return dataclasses.replace(dataset, tests={name: dataset.tests[name] for name in sets or dataset.tests})
+
+
+def evaluate(
+    predictor: Predictor, dataset: Dataset, config: Any, mesh: Mesh, workdir: str | Path, warnings: Sequence[str] = ()
+) -> tuple[Scores, Panels]:
+    """Predicts and scores every test set and writes maps, overlays and pictures of cases.
+
+    Several processes share the images: each writes the maps of its own, and all return the scores of all. They need
+    the same `workdir`.
+
+    Args:
+        dataset: whose `tests` are scored, at the original size of each image.
+        config: `data`, `evaluate`, `select` and `log.images` are read.
+        workdir: gets `maps/`, as the released program writes them (`<name>_<class>.png` for several classes),
+            `overlays/` of the first few, and `scores/cases/`.
+        warnings: lines for the score sheet.
+
+    Returns:
+        The scores, and {'<set>/<name>': the first few images as `case_panels`}.
+    """
+    results, panels, workdir = {}, {}, Path(workdir)
+    process, count = jax.process_index(), jax.process_count()
+    predict = predictor.over(mesh)
+
+    def predicted(test_set, source, members):
+        for number, (example, maps) in enumerate(_maps(predict, source, config, mesh)):
+            index, name = process + number * count, example['name']
+            paths = map_paths(workdir / 'maps' / test_set, name, config.data.classes)
+            members.append((index, name, paths))
+            for path, levels in zip(paths, np.moveaxis(maps, -1, 0), strict=True):
+                write_png(path, levels)
+            if index < config.log.images:
+                case = example['original'], _lesion(example['mask'], config.data.classes), maps.max(-1)
+                panels[f'{test_set}/{name}'] = case_panels(*case)
+                write_png(workdir / 'overlays' / test_set / f'{name}.png', overlay(*case))
+            yield maps, example['mask'], config.data.classes
+
+    for test_set, source in dataset.tests.items():
+        members, share = [], -(-len(source) // count)
+        images = list(with_bar(in_processes(score_maps, predicted(test_set, source, members), share), share, test_set))
+        scored = [(*member, image) for member, image in zip(members, images, strict=True)]
+        results[test_set] = sorted(itertools.chain(*processes.gather(scored)), key=lambda member: member[0])
+    scores = None
+    if processes.is_primary():
+        folder = workdir / FOLDER / 'cases'
+        cases = {name: draw_cases(name, results[name], source, folder) for name, source in dataset.tests.items()}
+        scores = summarise(results, config, cases, {'manifest_hash': dataset.manifest_hash}, warnings)
+    panels = {name: drawn for part in processes.gather(panels) for name, drawn in part.items()}
+    return processes.gather(scores)[0], panels
+
+
+def sample_panels(predict: Callable[..., Any], source: Sequence, config: Any, mesh: Mesh) -> Panels:
+    """Returns {name: `case_panels`} of the first `log.images` examples of `source`, see `Predictor.over` for `predict`.
+
+    With several processes each returns its share of at most twice as many.
+    """
+    return {
+        example['name']: case_panels(example['original'], _lesion(example['mask'], config.data.classes), maps.max(-1))
+        for example, maps in itertools.islice(_maps(predict, source, config, mesh), config.log.images)
+    }
+
+
+def with_bar(images: Iterable[Any], count: int, test_set: str) -> Iterable[Any]:
+    """Returns an iterable of the same, which shows its progress as a bar on stderr where that is a terminal."""
+    return tqdm(
+        images, test_set, count, unit='image', disable=None if processes.is_primary() else True, file=sys.stderr
+    )
+
+
+def _maps(predict, source, config, mesh):
+    """Yields every example with its maps, uint8 [height, width, classes], at its own size."""
+    for examples, images in eval_batches(source, config, mesh.size, jax.process_index(), jax.process_count()):
+        probabilities = own_rows(predict(shard(images, mesh)))
+        for example, probability in zip(examples, probabilities, strict=False):
+            yield example, released_map(probability, *example['mask'].shape)
+
+
+def _lesion(mask, classes):
+    """Returns the mask as levels 0…255, all classes together."""
+    return mask if classes == 1 else np.where(mask > 0, 255, 0).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""What lies on a disk becomes uint8 RGB, levels or maps, and back."""

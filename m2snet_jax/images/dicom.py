@@ -1,0 +1,210 @@
+"""DICOM files: images and their frames in, a segmentation (DICOM SEG) that refers to them out.
+
+pydicom, highdicom and the decoders are installed by the extra `clinic`.
+"""
+# pyright: reportMissingImports=false
+
+import functools
+import io
+import threading
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Num, UInt8
+
+from m2snet_jax.errors import InputError, reading
+from m2snet_jax.images.windows import windowed
+
+ENDINGS = ('.dcm',)
+_LOADING = threading.Lock()
+_DECODERS = 'pylibjpeg, pylibjpeg-openjpeg and python-gdcm decode most'
+_MAY_BE_EMPTY = (  # required of every image, but often removed when files are made anonymous
+    *('PatientID', 'PatientName', 'PatientBirthDate', 'PatientSex'),
+    *('AccessionNumber', 'StudyID', 'StudyDate', 'StudyTime'),
+)
+
+
+def count(path: str | Path) -> int:
+    """Returns the number of frames of a file, 1 for a single image, from its header."""
+    return int(_header(path).get('NumberOfFrames') or 1)
+
+
+def read_image(path: str | Path, number: int, window: str | None) -> UInt8[np.ndarray, 'height width 3']:
+    """Reads one frame.
+
+    Up to 8 bits are used as stored. Grey of more bits is rescaled (or mapped by the modality table), e.g. to
+    Hounsfield units, and needs a window (see windows.py); colour of more bits is cut to 8. YBR and palettes become
+    RGB, MONOCHROME1 is inverted, overlays are left out.
+
+    Raises:
+        InputError: the file is missing, damaged, not an image or a segmentation, compressed in a way that no installed
+            decoder reads, or needs a window.
+    """
+    header, samples = _frame(path, number)
+    with _reading(path):
+        from pydicom.pixels import apply_color_lut, apply_modality_lut
+
+        kind = header.PhotometricInterpretation
+        if kind == 'PALETTE COLOR':
+            samples = apply_color_lut(samples, header)
+            return (samples >> 8).astype(np.uint8) if samples.dtype == np.uint16 else samples
+        if samples.ndim == 3 or (header.BitsStored <= 8 and samples.dtype.kind == 'u'):
+            levels = np.rint(samples * (255 / (2**header.BitsStored - 1))).astype(np.uint8)
+        else:
+            numbers = apply_modality_lut(samples, _about(header, number, 'PixelValueTransformationSequence'))
+            levels = windowed(numbers, window, _own_window(header, number), path)
+    if kind == 'MONOCHROME1':
+        levels = 255 - levels
+    return levels if levels.ndim == 3 else np.repeat(levels[:, :, None], 3, axis=2)
+
+
+def read_numbers(path: str | Path, number: int) -> Num[np.ndarray, 'height width']:
+    """Reads one frame of a grey file, such as a mask, as stored, without its rescaling."""
+    _, samples = _frame(path, number)
+    if samples.ndim != 2:
+        raise InputError(f'{path}: is in colour; a mask is grey')
+    return samples
+
+
+def study_of(path: str | Path) -> str:
+    """Returns the UID of a file's study, the examination of one patient; '' without."""
+    return str(_header(path).get('StudyInstanceUID') or '')
+
+
+def series_of(path: str | Path) -> Hashable | None:
+    """Returns a key that is equal for the images of one segmentation, None where there can be none.
+
+    These are the files of one series with the same grid in the same frame of reference. A file of several frames, or
+    without a position, has a key of its own; one with several frames and no frame of reference has None.
+    """
+    header = _header(path)
+    frames, frame_of_reference = int(header.get('NumberOfFrames') or 1), header.get('FrameOfReferenceUID')
+    if frames > 1 and frame_of_reference is None:
+        return None
+    alone = header.get('SOPInstanceUID') if frames > 1 or 'ImagePositionPatient' not in header else ''
+    directions = tuple(np.round(np.asarray(header.get('ImageOrientationPatient') or (), float), 3))
+    grid = header.Rows, header.Columns, directions
+    return str(header.get('SeriesInstanceUID')), str(frame_of_reference), grid, str(alone)
+
+
+def encode_segmentation(
+    paths: Sequence[Path], masks: Bool[np.ndarray, 'frames height width classes'], model_name: str, model_hash: str
+) -> bytes:
+    """Returns masks as the bytes of a DICOM SEG that refers to the images they were predicted from.
+
+    Args:
+        paths: of single images, or of one file of several frames.
+        masks: of the images or frames, in their order; each class becomes a binary segment.
+        model_name: recorded as the algorithm.
+        model_hash: recorded as the serial number of the device.
+
+    Raises:
+        InputError: highdicom is missing, or the images lack what a segmentation must name, e.g. their modality.
+    """
+    try:
+        import highdicom
+        from pydicom.sr.codedict import codes
+    except ImportError:
+        raise InputError("DICOM SEG needs highdicom: pip install 'highdicom>=0.28,<0.29'") from None
+    import m2snet_jax
+
+    sources = [_header(path) for path in paths]
+    for source in sources:
+        for keyword in _MAY_BE_EMPTY:
+            if keyword not in source:
+                setattr(source, keyword, '')
+    classes, data = masks.shape[-1], io.BytesIO()
+    try:
+        algorithm = highdicom.AlgorithmIdentificationSequence(
+            name=model_name, version=m2snet_jax.__version__, family=codes.DCM.ArtificialIntelligence
+        )
+        segments = [
+            highdicom.seg.SegmentDescription(
+                segment_number=number,
+                segment_label='lesion' if classes == 1 else f'class {number}',
+                segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+                segmented_property_type=codes.SCT.Lesion,
+                algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+                algorithm_identification=algorithm,
+            )
+            for number in range(1, classes + 1)
+        ]
+        highdicom.seg.Segmentation(
+            sources,
+            masks,
+            highdicom.seg.SegmentationTypeValues.BINARY,
+            segments,
+            series_instance_uid=highdicom.UID(),
+            series_number=int(sources[0].get('SeriesNumber') or 0) + 1000,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer='m2snet_jax',
+            manufacturer_model_name=model_name,
+            software_versions=m2snet_jax.__version__,
+            device_serial_number=model_hash[:16],
+            series_description='Research use, not a medical device',
+            omit_empty_frames=bool(masks.any()),
+        ).save_as(data)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # what the images lack, in many ways
+        reason = ' '.join(str(error).split())
+        raise InputError(f'{paths[0]}: no DICOM SEG can refer to it ({reason})') from None
+    return data.getvalue()
+
+
+def _header(path, pixels=False):
+    """Returns a file's dataset, without its pixels unless `pixels`; refuses what is not an image."""
+    try:
+        import pydicom
+    except ImportError:
+        raise InputError("DICOM files need pydicom: pip install 'pydicom>=3.0.2,<4'") from None
+    with _reading(path):
+        header = pydicom.dcmread(path, stop_before_pixels=not pixels)
+        kind = header.get('SOPClassUID')
+        modality = header.get('Modality')
+    if 'Rows' not in header:
+        raise InputError(f'{path}: holds no image ({kind.name if kind else "of unknown kind"}); remove it')
+    if modality == 'SEG':
+        raise InputError(f'{path}: holds a segmentation, no image; remove it, or convert it where it is a mask')
+    return header
+
+
+def _frame(path, number):
+    """Returns a file and one of its frames as stored, [H, W] or RGB [H, W, 3], without decoding the others."""
+    with _LOADING, _reading(path):
+        dataset = _load(Path(path), Path(path).stat().st_mtime_ns)
+    with _reading(path):
+        from pydicom.pixels import pixel_array
+
+        return dataset, pixel_array(dataset, index=number)
+
+
+@functools.lru_cache(maxsize=4)
+def _load(path, modified):
+    """Reads a file; the last few are cached, by the time of their modification, since frames are read in turn."""
+    return _header(path, pixels=True)
+
+
+def _reading(path):
+    """Makes whatever pydicom and the decoders raise an InputError that names the file, and the missing decoders."""
+    return reading(path, 'DICOM', _missing_decoder)
+
+
+def _missing_decoder(reason):
+    # decode, decompress: pydicom's message names the compression and the plugins that were tried
+    return f'{reason}; {_DECODERS}: pip install what is missing' if 'Unable to de' in reason else None
+
+
+def _about(header, number, sequence):
+    """Returns the dataset that has a sequence's values for one frame: its own, that of all frames, or the header."""
+    for groups, index in (('PerFrameFunctionalGroupsSequence', number), ('SharedFunctionalGroupsSequence', 0)):
+        if groups in header and sequence in header[groups][index]:
+            return header[groups][index][sequence][0]
+    return header
+
+
+def _own_window(header, number):
+    """Returns the first window of a frame, (centre, width), None without."""
+    about = _about(header, number, 'FrameVOILUTSequence')
+    centre, width = (np.atleast_1d(about.get(word)) for word in ('WindowCenter', 'WindowWidth'))
+    return None if None in (centre[0], width[0]) else (float(centre[0]), float(width[0]))

@@ -1,0 +1,160 @@
+"""Batch normalisation with PyTorch's conventions, its gradient in closed form."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import Dtype
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from m2snet_jax.models.scopes import scoped
+
+EPSILON = 1e-5
+MOMENTUM = 0.1  # PyTorch's: the weight of the batch in the new running statistic
+Channels = Float[Array, 'channels']
+
+
+def at_least_float32(dtype: Dtype) -> jnp.dtype:
+    """Returns float64 for float64 and float32 for everything narrower."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def channel_sums(x: Float[Array, '*axes channels'], weights: Float[Array, '*axes #channels'] | None = None) -> Channels:
+    """Sums `x`, times `weights`, over all axes but the channels, as a matrix product: more exact than a running sum."""
+    if weights is not None and weights.shape[-1] != 1:
+        x, weights = x * weights, None
+    flat = x.reshape(-1, x.shape[-1])
+    row = jnp.ones(len(flat), x.dtype) if weights is None else weights.reshape(-1)
+    return jnp.dot(row, flat, precision='highest')
+
+
+def _moments(x: Float[Array, '*axes channels']) -> tuple[Channels, Channels]:
+    """Returns mean and biased variance over all axes but the channels."""
+    count = x.size // x.shape[-1]
+    mean = channel_sums(x) / count
+    centred = x - mean
+    return mean, channel_sums(centred, centred) / count
+
+
+def _per_device(function, arrays, stats_sharding):
+    """Applies a function to each device's images and gathers its results, `[devices, …]`, in one exchange."""
+    parts = (array.reshape(stats_sharding.mesh.size, -1, *array.shape[1:]) for array in arrays)
+    return lax.with_sharding_constraint(jax.vmap(lambda *part: jnp.stack(function(*part)))(*parts), stats_sharding)
+
+
+def _global_moments(x, stats_sharding):
+    """Returns `_moments` of a batch that may be split over devices, combined from the moments of each part."""
+    if stats_sharding is None:
+        return _moments(x)
+    means, variances = jnp.moveaxis(_per_device(_moments, (x,), stats_sharding), 1, 0)
+    mean = means.mean(0)
+    return mean, (variances + (means - mean) ** 2).mean(0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def normalise(
+    x: Float[Array, 'batch height width #channels'],
+    scale: Channels,
+    bias: Channels,
+    frozen_stats: tuple[ArrayLike, Channels, Channels] | None = None,
+    stats_sharding: jax.sharding.NamedSharding | None = None,
+) -> tuple[Float[Array, 'batch height width channels'], Channels, Channels]:
+    """Returns y = (x − mean) / √(var + ε) · scale + bias, and the mean and biased variance of the batch.
+
+    These two have no gradient. A single channel of `x` is treated as equal channels. `frozen_stats` is (frozen, mean,
+    var), the statistics to normalise by where `frozen`, a traced bool, is true; without it those of the batch are used.
+    `stats_sharding` is that of `BatchNorm`.
+    """
+    return _normalise_forward(x, scale, bias, frozen_stats, stats_sharding)[0]
+
+
+def _normalise_forward(x, scale, bias, frozen_stats, stats_sharding):
+    mean, var = _global_moments(x, stats_sharding)
+    batch_rstd = rstd = lax.rsqrt(var + EPSILON)
+    mean_offset, frozen = jnp.zeros_like(mean), False
+    if frozen_stats is not None:  # selected, not branched over: XLA does not fuse across a branch
+        frozen, frozen_mean, frozen_var = frozen_stats
+        rstd = jnp.where(frozen, lax.rsqrt(frozen_var + EPSILON), rstd)
+        mean_offset = jnp.where(frozen, mean - frozen_mean, 0)
+    y = (x - mean + mean_offset) * rstd * scale + bias
+    return (y, mean, var), (x, mean, batch_rstd, rstd, mean_offset, scale, frozen)
+
+
+def _normalise_backward(stats_sharding, residuals, cotangents):
+    # With x̂ = (x − mean) · rstd, rstd = 1/√(var + ε), over n values a channel:
+    #   dbias = Σ dy    dscale = Σ dy · x̂    dx = scale · rstd · (dy − dbias / n − x̂ · dscale / n)
+    # The last two terms of dx are the gradients through mean and variance, which frozen statistics do not have.
+    # Of the maps this form reads only dy and x, which the convolution before the norm has in memory anyway.
+    x, mean, batch_rstd, rstd, mean_offset, scale, frozen = residuals
+    dy, centred, n = cotangents[0], x - mean, x.size // x.shape[-1]
+
+    def sums(dy, centred):
+        return channel_sums(dy), channel_sums(dy, centred)
+
+    if stats_sharding is None:
+        dbias, dy_centred = sums(dy, centred)
+    else:
+        dbias, dy_centred = _per_device(sums, (dy, centred), stats_sharding).sum(0)
+    dscale = rstd * (dy_centred + mean_offset * dbias)
+    factor = rstd * scale
+    through_mean, through_var = (jnp.where(frozen, 0, factor * total) for total in (dbias, dscale))
+    if x.shape[-1] == 1:  # one channel for C equal ones: their gradients add up
+        dx = jnp.dot(dy, factor[:, None], precision='highest')
+        through_mean, through_var = through_mean.sum(-1), through_var.sum(-1)
+    else:
+        dx = dy * factor
+    return dx - (through_mean + centred * (batch_rstd * through_var)) / n, dscale, dbias, None
+
+
+normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation with PyTorch's conventions; the result has the dtype of the input.
+
+    In training it normalises by the biased variance of the batch, and moves the running statistics towards the batch's
+    mean and unbiased variance with momentum 0.1. `model.eval()` makes it normalise by the running statistics.
+    Statistics are at least float32, whatever the `param_dtype` of scale and bias. An input of one channel is treated as
+    equal channels, with one mean and variance.
+
+    Attributes:
+        stats_sharding: None, or the sharding of an array that is replicated over a mesh. A training batch is then split
+            evenly over the mesh's devices, which exchange their statistics once forward and once backward. Without it
+            the compiler makes three reductions, each of which takes twice as long as such an exchange.
+    """
+
+    def __init__(self, channels: int, *, param_dtype: Dtype = jnp.float32):
+        self.use_running_average = False
+        self.stats_sharding: jax.sharding.NamedSharding | None = None
+        self.momentum = (1 - MOMENTUM, MOMENTUM)  # weights of the old statistic and of the batch in the new one
+        self.scale = nnx.Param(jnp.ones(channels, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(channels, param_dtype))
+        self.mean = nnx.BatchStat(jnp.zeros(channels, at_least_float32(param_dtype)))
+        self.var = nnx.BatchStat(jnp.ones(channels, at_least_float32(param_dtype)))
+
+    @scoped
+    def __call__(
+        self, x: Float[Array, 'batch height width #channels'], frozen: ArrayLike | None = None
+    ) -> Float[Array, 'batch height width channels']:
+        """Normalises `x`; `frozen`, a bool that may be traced, makes training use and keep the running statistics."""
+        wide = x.astype(at_least_float32(x.dtype))
+        if self.use_running_average:
+            y = (wide - self.mean[...]) * (self.scale[...] * lax.rsqrt(self.var[...] + EPSILON)) + self.bias[...]
+        else:
+            frozen_stats = None if frozen is None else (frozen, self.mean[...], self.var[...])
+            found: Any = normalise(wide, self.scale[...], self.bias[...], frozen_stats, self.stats_sharding)
+            y, mean, var = found
+            self._update_statistics(mean, var, x.size // x.shape[-1], frozen)
+        return y.astype(x.dtype)
+
+    def _update_statistics(self, mean, var, count, frozen):
+        """Moves the running statistics towards those of one batch of `count` values a channel."""
+        old_weight, batch_weight = self.momentum
+        unbiased = var * (count / max(count - 1, 1))
+        for running, new in ((self.mean, mean), (self.var, unbiased)):
+            moved = old_weight * running[...] + batch_weight * new
+            running[...] = moved if frozen is None else jnp.where(frozen, running[...], moved)

@@ -1,0 +1,90 @@
+"""The files that a prediction leaves in its folder: maps, masks, overlays, and the results of a series."""
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float32
+
+from m2snet_jax.images import nifti
+from m2snet_jax.images.drawing import Picture, overlay
+from m2snet_jax.images.formats import encode_png
+from m2snet_jax.prediction.folders import claim_folder, map_paths
+from m2snet_jax.prediction.predictor import Predictor, is_lesion, released_map, resized_map, sixteen_bit_map
+from m2snet_jax.prediction.series import Maps, Series, encode_results, result_files
+from m2snet_jax.storage import write
+
+
+class Writer:
+    """Writes the files of each image into one folder, every file whole or not at all.
+
+    Args:
+        folder: marked as this model's; refused when it holds maps of another.
+        raw: None for the released 8 bits, 'npy' for float32 [H, W] or [H, W, C], 'png16' for 16-bit PNG.
+        outline: also draw `overlays/`.
+        threshold: also write `masks/`, cut at this probability; None: no masks, and outlines are cut at 0.5.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        predictor: Predictor,
+        raw: str | None = None,
+        outline: bool = False,
+        threshold: float | None = None,
+    ):
+        self.folder, self._raw, self._outline, self._threshold = Path(folder), raw, outline, threshold
+        self._predictor, self._classes = predictor, predictor.classes
+        about = {'model_hash': predictor.model_hash, 'size': predictor.size, 'raw': raw, 'threshold': threshold}
+        claim_folder(folder, about if predictor.window is None else {**about, 'window': predictor.window})
+
+    def paths(self, name: str, series: Series) -> dict[str, list[Path]]:
+        """Returns the paths of 'map', 'mask' and 'overlay' of one image; a slice of NIfTI has no maps or masks."""
+        overlays = [self.folder / 'overlays' / f'{name}.png'] * self._outline
+        if series.reader is nifti:
+            return {'map': [], 'mask': [], 'overlay': overlays}
+        ending = '.npy' if self._raw == 'npy' else '.png'
+        maps = [self.folder / f'{name}.npy'] if ending == '.npy' else map_paths(self.folder, name, self._classes)
+        masks = map_paths(self.folder / 'masks', name, self._classes) if self._threshold is not None else []
+        return {'map': maps, 'mask': masks, 'overlay': overlays}
+
+    def is_done(self, series: Series) -> bool:
+        """Whether all files of a series exist; they are written whole, so they need not be written again."""
+        own = [path for name, _ in series.images for paths in self.paths(name, series).values() for path in paths]
+        return all(path.exists() for path in own + result_files(series, self.folder, self._raw))
+
+    def write(
+        self, name: str, series: Series, pixels: Picture, probability: Float32[np.ndarray, 'size size classes']
+    ) -> Maps:
+        """Writes the files of one image and returns its maps at its own size: 8-bit levels or, with `raw`, float32."""
+        size, paths = pixels.shape[:2], self.paths(name, series)
+        maps = (released_map if self._raw is None else resized_map)(probability, *size)
+        if self._raw == 'npy':
+            data = io.BytesIO()
+            np.save(data, maps[..., 0] if self._classes == 1 else maps)
+            for path in paths['map']:
+                write(path, data.getvalue())
+        else:
+            levels = maps if self._raw is None else sixteen_bit_map(probability, *size)
+            for path, channel in zip(paths['map'], np.moveaxis(levels, -1, 0), strict=False):
+                write(path, cv2.imencode('.png', channel)[1].tobytes())
+        masks = np.where(is_lesion(maps, self._cut), 255, 0).astype(np.uint8)
+        for path, mask in zip(paths['mask'], np.moveaxis(masks, -1, 0), strict=False):
+            write(path, encode_png(mask))
+        for path in paths['overlay']:
+            write(path, encode_png(overlay(pixels, None, masks.max(-1))))
+        return maps
+
+    def write_results(self, series: Series, maps: dict[str, Maps]) -> None:
+        """Writes the files of results of a series, from what `write` returned for each image."""
+        paths = result_files(series, self.folder, self._raw)
+        if paths and maps:
+            lesions = {name: is_lesion(one, self._cut) for name, one in maps.items()}
+            for path, data in zip(paths, encode_results(series, maps, lesions, self._predictor), strict=True):
+                write(path, data)
+
+    @property
+    def _cut(self) -> float:
+        """The probability from which a pixel counts as lesion."""
+        return 0.5 if self._threshold is None else self._threshold

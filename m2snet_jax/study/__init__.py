@@ -1,0 +1,1 @@
+"""Variants of one config on several seeds and folds, and what differs between them."""

@@ -1,0 +1,203 @@
+"""The table of a study from the runs finished so far: means over seeds, differences, losses, times."""
+
+from typing import Any
+
+import numpy as np
+
+from m2snet_jax.data.splits import clip_of
+from m2snet_jax.errors import InputError
+from m2snet_jax.evaluation.comparison import read_scores
+from m2snet_jax.evaluation.published import published
+from m2snet_jax.metrics.seeds import PAIRED_FROM, seeds_and_images
+from m2snet_jax.study.definition import Cell, Study
+from m2snet_jax.study.references import HARD, reference_name
+from m2snet_jax.study.run_logs import epoch_losses, training_seconds
+from m2snet_jax.study.study_text import label_of
+
+SCORES = (*HARD, 'released/Dice', 'released/IoU', 'lesion_free/false_positive_share')
+RESAMPLES = 2000
+
+
+def study_table(study: Study, cells: list[Cell], references: dict[str, dict] | None = None) -> dict[str, Any]:
+    """Returns the table of a study, which may be written as JSON.
+
+    Args:
+        references: what `read_references` returned.
+
+    Returns:
+        dict of study, about, config, changes; `runs`, the counts `finished` and `all`; `variants`, a list of dicts of
+        name, about, changes, seeds, finished, same_as (names of cells), and seconds, the mean training time of a run;
+        `references`, likewise; `test_sets`, {name: dict of `rows`, means and deviations over seeds, `differences`, as
+        `seeds_and_images` gives them, `not_compared` where no images are common, and `published`}; `losses`, {variant
+        or reference: {cell: loss of each epoch}}.
+
+    Raises:
+        InputError: runs of one variant were scored on different images.
+    """
+    references = references or {}
+    variants, groups, losses = [], {}, {}
+    owners = {cell.folder: cell for cell in reversed(cells)}
+    for variant in study.variants:
+        own = [cell for cell in cells if cell.variant == variant.name]
+        done = [cell for cell in own if cell.is_finished]
+        groups[variant.name] = {(cell.seed, cell.fold): read_scores(cell.folder) for cell in done}
+        losses[variant.name] = {cell.name: epoch_losses(cell.folder) for cell in done if cell.source is None}
+        times = [time for cell in done if (time := training_seconds(cell.folder))]
+        variants.append(
+            {
+                'name': variant.name,
+                'about': variant.about,
+                'changes': variant.changes,
+                'weights_of': variant.weights_of,
+                'reference': variant.reference and reference_name(variant.reference),
+                'runs': len(own),
+                'finished': [cell.name for cell in done],
+                'folders': [str(cell.folder) for cell in done],
+                'same_as': [owners[cell.folder].name for cell in own if owners[cell.folder] is not cell],
+                'seconds': float(np.mean(times)) if times else None,
+            }
+        )
+    for model, runs in references.items():
+        name = reference_name(model)
+        groups[name] = {key: {'test': run['images']} for key, run in runs.items()}
+        losses[name] = {f'{name}, seed {seed}': run['losses'] for (seed, _), run in runs.items()}
+    folders = {cell.folder for cell in cells}
+    return {
+        'study': study.name,
+        'about': study.about,
+        'config': study.config,
+        'changes': study.changes,
+        'runs': {'finished': len({cell.folder for cell in cells if cell.is_finished}), 'all': len(folders)},
+        'variants': variants,
+        'references': [_reference(model, runs) for model, runs in references.items()],
+        'test_sets': _test_sets(study, groups, cells[0].config.data.name),
+        'losses': {name: curves for name, curves in losses.items() if curves},
+    }
+
+
+def _test_sets(study, groups, dataset):
+    """{test set: its rows, differences and published figures}."""
+    names = dict.fromkeys(name for group in groups.values() for run in group.values() for name in run)
+    pairs = []
+    for variant in study.variants:
+        others = dict.fromkeys((study.variants[0].name, variant.against))
+        pairs += [(variant.name, other, True) for other in others if other not in (None, variant.name)]
+        pairs += [(variant.name, reference_name(variant.reference), False)] if variant.reference else []
+    test_sets = {}
+    for test_set in names:
+        rows = [{'name': name, 'scores': _means(group, test_set)} for name, group in groups.items()]
+        differences = [
+            {'name': name, 'against': other, 'scores': _differences(groups[other], groups[name], test_set, own_seeds)}
+            for name, other, own_seeds in pairs
+            if groups.get(other) and groups[name]
+        ]
+        test_sets[test_set] = {
+            'rows': [row for row in rows if row['scores']],
+            'differences': [row for row in differences if row['scores']],
+            'not_compared': [label_of(row) for row in differences if not row['scores']],
+            'published': published(dataset, test_set),
+        }
+    return test_sets
+
+
+def _means(group, test_set):
+    """{score: its mean over seeds, their deviation, seeds and images} of the runs of one variant."""
+    rows, folds = {}, _folds(group)
+    for score in SCORES:
+        seeds, images, values = _values(group, test_set, score, folds)
+        if images:
+            means = values.mean(1)
+            deviation = float(np.std(means, ddof=1)) if len(seeds) > 1 else None
+            rows[score] = {'mean': float(means.mean()), 'deviation': deviation}
+            rows[score] |= {'seeds': dict(zip(map(str, seeds), means.tolist(), strict=True)), 'images': len(images)}
+    return _meaningful(rows)
+
+
+def _differences(first, second, test_set, own_seeds):
+    """{score: what `seeds_and_images` returns} of two groups of runs, on the images that both were scored on.
+
+    A seed is the same draw in both where they are runs of one program, `own_seeds`. Empty where the images differ, as
+    while other folds are finished.
+    """
+    rows, folds = {}, _folds(first, second)
+    for score in SCORES:
+        (seeds, images, before), (others, other_images, after) = (
+            _values(group, test_set, score, folds) for group in (first, second)
+        )
+        if not images or set(images) != set(other_images):
+            continue
+        after = after[:, [other_images.index(image) for image in images]]
+        common = [seed for seed in seeds if seed in others]
+        paired = own_seeds and len(common) >= PAIRED_FROM
+        if paired:
+            before = before[[seeds.index(seed) for seed in common]]
+            after = after[[others.index(seed) for seed in common]]
+        clusters = [clip_of(name) or name for name in images]
+        found = seeds_and_images(before, after, paired=paired, clusters=clusters, resamples=RESAMPLES)
+        rows[score] = {key: _known(value) for key, value in found.items()}
+        rows[score] |= {'paired': paired, 'seeds': [len(before), len(after)], 'images': len(images)}
+    return _meaningful(rows)
+
+
+def _meaningful(rows):
+    """The same without scores of lesions where no image has one."""
+    return {score: row for score, row in rows.items() if 'hard/Dice' in rows or score.startswith('lesion_free/')}
+
+
+def _folds(*groups):
+    """The folds that all groups have finished, counting in each group the seeds with the most folds."""
+    finished = []
+    for group in groups:
+        by_seed = {}
+        for seed, fold in group:
+            by_seed.setdefault(seed, set()).add(fold)
+        most = max(map(len, by_seed.values()), default=0)
+        finished += [folds for folds in by_seed.values() if len(folds) == most] or [set()]
+    return sorted(set.intersection(*finished), key=str)
+
+
+def _values(group, test_set, score, folds):
+    """(seeds, images, float [seeds, images]) of the seeds that are finished on all folds, over all images they test.
+
+    The score of an image that several folds test, e.g. the normal images of BUSI, is their mean.
+    """
+    rows = {}
+    for seed in dict.fromkeys(seed for seed, _ in group):
+        if folds and all((seed, fold) in group for fold in folds):
+            found = {}
+            for fold in folds:
+                for name, image in group[seed, fold].get(test_set, {}).items():
+                    if (value := _score(image, score)) is not None:
+                        found.setdefault(name, []).append(value)
+            rows[seed] = {name: float(np.mean(values)) for name, values in found.items()}
+    images = list(next(iter(rows.values()), ()))
+    for seed, row in rows.items():
+        if set(row) != set(images):
+            raise InputError(
+                f'seed {seed} was scored on other images of {test_set} than another seed; use the same data'
+            )
+    return list(rows), images, np.array([[row[image] for image in images] for row in rows.values()])
+
+
+def _score(image, score):
+    """The score of one image; None where it is not defined for an image with, or without, a lesion."""
+    has_lesion = image.get('lesion', 1) > 0
+    if score.startswith('lesion_free/'):
+        return None if has_lesion else float(image['false'] > 0)
+    return image.get(score) if has_lesion or score.startswith('released/') else None
+
+
+def _reference(model, runs):
+    times = [run['seconds'] for run in runs.values() if run['seconds']]
+    return {
+        'name': reference_name(model),
+        'runs': len(runs),
+        'seconds': float(np.mean(times)) if times else None,
+    }
+
+
+def _known(value):
+    """The same with None for NaN, which JSON lacks."""
+    if isinstance(value, tuple):
+        return [_known(one) for one in value]
+    return None if value != value else value
