@@ -119,8 +119,9 @@ def current_config(recorded: Mapping) -> dict[str, Any]:
 
 
 def current_score_name(name: str) -> str:
-    """Returns the name of a score, '<set>/<protocol>/<name>' or a part of it, with the current name of the protocol."""
-    return '/'.join(RENAMED_PROTOCOLS.get(part, part) for part in name.split('/'))
+    """Returns the name of a score, '[<set>/]<protocol>/<name>', with the current name of the protocol."""
+    *test_set, protocol, score = ['', *name.split('/')]
+    return '/'.join([*test_set, RENAMED_PROTOCOLS.get(protocol, protocol), score]).removeprefix('/')
 
 
 def current_sheet(value: Any) -> Any:

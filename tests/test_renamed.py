@@ -10,7 +10,7 @@ from tiny_models import ARGUMENTS, SETTINGS
 
 from m2snet_jax import InputError, load_config, load_model
 from m2snet_jax.__main__ import main
-from m2snet_jax.config import RENAMED_KEYS, flatten, read_record, to_json
+from m2snet_jax.config import RENAMED_KEYS, current_score_name, flatten, read_record, to_json
 from m2snet_jax.evaluation.comparison import compare_runs
 from m2snet_jax.evaluation.sheets import read_sheets
 from m2snet_jax.report import write_card, write_report
@@ -48,6 +48,21 @@ def test_a_config_file_with_an_unknown_key_is_refused(key, hint, tmp_path):
     )
     with pytest.raises(InputError, match=rf'mine\.py: {re.escape(key)}: .*{hint}'):
         load_config(str(path))
+
+
+@pytest.mark.parametrize(
+    ('old', 'new'),
+    [
+        ('test/reference/Dice', 'test/released/Dice'),
+        ('test/class1/reference/Dice', 'test/class1/released/Dice'),
+        ('reference/Dice', 'released/Dice'),
+        ('reference/hard/Dice', 'reference/hard/Dice'),  # a test set of that name
+        ('reference', 'reference'),
+        ('set', 'set'),
+    ],
+)
+def test_the_protocol_alone_is_renamed_in_a_score(old, new):
+    assert current_score_name(old) == new
 
 
 def test_a_stored_run_of_version_01_has_the_names_of_today():
