@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CACHE
+from compilation_cache import CACHE
 
 from m2snet_jax.devices import processes
 from m2snet_jax.devices.processes import ADDRESS, COUNT, INDEX

@@ -10,7 +10,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from conftest import CACHE
+from compilation_cache import CACHE
 from flax import nnx
 from golden import seeded
 from golden_cases import FOLDER

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
-from conftest import CACHE
+from compilation_cache import CACHE
 from data_trees import image_of, make_pairs, mask_of, write
 from test_notebooks import NOTEBOOKS, TEST_SETS, polyps
 from torch_files import dict_of, storage, tensor, write_zip

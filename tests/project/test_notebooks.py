@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CACHE
+from compilation_cache import CACHE
 from data_trees import image_of, make_pairs, mask_of, write
 from tiny_models import write_model
 

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import CACHE
+from compilation_cache import CACHE
 from flax import nnx
-from test_study import study_of, variants, write_file, write_run
+from study_files import study_of, variants, write_file, write_run
 
 from m2snet_jax import InputError
 from m2snet_jax.__main__ import main

@@ -209,7 +209,7 @@ def test_averaged_weights_follow_the_steps():
 ON_DEVICES = """
 import jax, json, sys
 import numpy as np
-sys.path[:0] = ['.', 'tests']
+sys.path[:0] = ['.', 'tests', 'tests/training']
 from m2snet_jax.devices.mesh import make_mesh, replicate, shard
 import test_step
 mesh = make_mesh()

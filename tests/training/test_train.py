@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import CACHE
+from compilation_cache import CACHE
 
 from m2snet_jax import InputError, load_config, load_model, train_and_evaluate
 from m2snet_jax.__main__ import main as run_command
