@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from m2snet_jax.config import to_json
+from m2snet_jax.data.affixes import match_names
 from m2snet_jax.data.datasets import open_dataset
-from m2snet_jax.data.pairs import ENDINGS
+from m2snet_jax.data.pairs import join_names
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.cases import draw_cases
 from m2snet_jax.evaluation.image_scores import score_files
@@ -16,7 +17,7 @@ from m2snet_jax.evaluation.sheets import FOLDER
 from m2snet_jax.evaluation.test_sets import chosen_sets, with_bar
 from m2snet_jax.images.formats import read_image
 from m2snet_jax.metrics.workers import in_processes
-from m2snet_jax.prediction.folders import index_of
+from m2snet_jax.prediction.folders import READABLE, index_of
 from m2snet_jax.storage import versions
 
 Found = dict[str, list[tuple[int, str, list[Path]]]]  # {test set: [(index, name of the image, paths of its maps)]}
@@ -27,7 +28,10 @@ def find_maps(
 ) -> tuple[Found, dict[str, list[str]], list[str]]:
     """Finds the maps of test sets by name, in `folder/<set>/`, or in `folder` itself where no set has a folder there.
 
+    Names are equal, or differ in what all maps or all masks share (see data/affixes.py), which is printed once.
+
     Args:
+        folder: a folder, a pattern or a file (see data/patterns.py).
         names: {test set: names of its masks}.
         classes: maps of an image; several are `<name>_1`, `<name>_2` ….
 
@@ -37,10 +41,8 @@ def find_maps(
     Raises:
         InputError: no folder, not a single map in it, or a name that two sets share.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f'--maps={folder}: no such folder')
-    files, by_set = index_of(folder), any((folder / test_set).is_dir() for test_set in names)
+    files = index_of(folder, 'maps')
+    by_set = any(name.startswith(f'{test_set}/') for name in files for test_set in names)
     shared = {}
     for test_set, members in names.items():
         for name in members:
@@ -51,39 +53,53 @@ def find_maps(
                 )
     found, missing, used = {test_set: [] for test_set in names}, {}, set()
     for test_set, members in names.items():
+        maps = _complete_maps(files, f'{test_set}/' if by_set else '', classes)
+        partners, lines = match_names(members, maps, ('masks', 'maps'))
+        for line in lines:
+            print(f'{folder}: {line}', file=sys.stderr)
         for index, name in enumerate(members):
-            stems = [name] if classes == 1 else [f'{name}_{number}' for number in range(1, classes + 1)]
-            keys = [f'{test_set}/{stem}' if by_set else stem for stem in stems]
-            if all(key in files for key in keys):
+            if name in partners:
+                keys = maps[partners[name]]
                 found[test_set].append((index, name, [files[key] for key in keys]))
                 used.update(keys)
             else:
                 missing.setdefault(test_set, []).append(name)
     if not used:
-        wanted = next((members[0] for members in names.values() if members), '')
-        raise InputError(f'--maps={folder}: no map has the name of a mask, as {wanted!r}; {len(files)} images found')
+        wanted = [name for members in names.values() for name in members]
+        raise InputError(
+            f'--maps={folder}: no map has the name of a mask, as {join_names(map(repr, wanted), 3)}; {len(files)} '
+            f'images found ({join_names(map(repr, files), 3)})'
+        )
     return found, missing, sorted(set(files) - used)
 
 
+def _complete_maps(files, prefix, classes):
+    """Returns {name of an image: names of its maps} where all classes have one; `prefix` is that of its set."""
+    names = [name.removeprefix(prefix) for name in files if name.startswith(prefix)]
+    if classes == 1:
+        return {name: [prefix + name] for name in names}
+    images = [name.removesuffix('_1') for name in names if name.endswith('_1')]
+    maps = {image: [f'{prefix}{image}_{number}' for number in range(1, classes + 1)] for image in images}
+    return {image: keys for image, keys in maps.items() if all(key in files for key in keys)}
+
+
 class MaskFolder:
-    """Masks below a folder as a test set, and the images of the same names below another."""
+    """Masks of a folder or a pattern as a test set, and the images of the same names of another."""
 
     def __init__(self, folder: str | Path, images: str | Path | None = None):
-        for flag, path in (('masks', folder), ('images', images)):
-            if path is not None and not Path(path).is_dir():
-                raise InputError(f'--{flag}={path}: no such folder')
-        self._masks = index_of(Path(folder))
-        self._images = {} if images is None else index_of(Path(images))
+        self._masks = index_of(folder, 'masks')
+        self._images = {} if images is None else index_of(images, 'images')
+        self._image_of, _ = match_names(self._masks, self._images, ('masks', 'images'))
         self.names = sorted(self._masks)
         if not self.names:
-            raise InputError(f'--masks={folder}: no images found; looked for files ending in {", ".join(ENDINGS)}')
+            raise InputError(f'--masks={folder}: no images found; looked for files ending in {", ".join(READABLE)}')
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         name = self.names[index]
-        image = read_image(self._images[name]) if name in self._images else None
+        image = read_image(self._images[self._image_of[name]]) if name in self._image_of else None
         return {'name': name, 'mask': self._masks[name], 'image': image}
 
 
@@ -98,11 +114,11 @@ def evaluate_maps(
     """Scores the maps in a folder, whichever program wrote them.
 
     Args:
-        folder: of maps, see `find_maps`.
+        folder: folder or pattern of maps, see `find_maps`.
         config: whose test sets have the masks, unless `masks` is given.
         output: gets `scores/cases/`.
         sets: names of some test sets, by default all.
-        masks, images: folders of masks, in place of the config's, and of their images, for the report.
+        masks, images: folders or patterns of masks, in place of the config's, and of their images, for the report.
 
     Returns:
         The scores, and a line for the missing maps of each set and for each that is unreadable.
