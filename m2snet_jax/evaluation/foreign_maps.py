@@ -7,16 +7,20 @@ from typing import Any
 
 from m2snet_jax.config import to_json
 from m2snet_jax.data.datasets import open_dataset
+from m2snet_jax.data.source import Source
 from m2snet_jax.data.pairs import ENDINGS
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.cases import draw_cases
-from m2snet_jax.evaluation.image_scores import score_files
+from m2snet_jax.evaluation.image_scores import MaskFile, score_files
 from m2snet_jax.evaluation.scores import Scores, summarise
 from m2snet_jax.evaluation.sheets import FOLDER
 from m2snet_jax.evaluation.test_sets import chosen_sets, with_bar
+from m2snet_jax.images.colors import parse_colors
+from m2snet_jax.images.decisions import map_reading, mask_reading
 from m2snet_jax.images.formats import read_image
+from m2snet_jax.images.reading import UNDECIDED, Reading
 from m2snet_jax.metrics.workers import in_processes
-from m2snet_jax.prediction.folders import index_of
+from m2snet_jax.prediction.folders import MARK, index_of
 from m2snet_jax.storage import versions
 
 Found = dict[str, list[tuple[int, str, list[Path]]]]  # {test set: [(index, name of the image, paths of its maps)]}
@@ -68,7 +72,7 @@ def find_maps(
 class MaskFolder:
     """Masks below a folder as a test set, and the images of the same names below another."""
 
-    def __init__(self, folder: str | Path, images: str | Path | None = None):
+    def __init__(self, folder: str | Path, images: str | Path | None, data: Any):
         for flag, path in (('masks', folder), ('images', images)):
             if path is not None and not Path(path).is_dir():
                 raise InputError(f'--{flag}={path}: no such folder')
@@ -77,6 +81,11 @@ class MaskFolder:
         self.names = sorted(self._masks)
         if not self.names:
             raise InputError(f'--masks={folder}: no images found; looked for files ending in {", ".join(ENDINGS)}')
+        colors = parse_colors(data.colors, data.classes)
+        reading = mask_reading(list(self._masks.values()), data.classes, colors)
+        if reading.problem:
+            raise InputError(reading.problem)
+        self.source = Source('', str(folder), {}, data.classes, colors=colors, reading=reading)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -84,7 +93,7 @@ class MaskFolder:
     def __getitem__(self, index: int) -> dict[str, Any]:
         name = self.names[index]
         image = read_image(self._images[name]) if name in self._images else None
-        return {'name': name, 'mask': self._masks[name], 'image': image}
+        return {'name': name, 'mask': MaskFile(self._masks[name], self.source), 'image': image}
 
 
 def evaluate_maps(
@@ -111,7 +120,7 @@ def evaluate_maps(
         InputError: no masks, or not a single map.
     """
     if masks is not None:
-        test = MaskFolder(masks, images)
+        test = MaskFolder(masks, images, config.data)
         tests, names, about = {'test': test}, {'test': test.names}, {'config': None, 'masks': masks}
     else:
         dataset = chosen_sets(open_dataset(config), sets)
@@ -127,20 +136,35 @@ def evaluate_maps(
         f'{folder}: {len(absent)} of {len(names[test_set])} maps of {test_set} are missing: {", ".join(absent)}'
         for test_set, absent in missing.items()
     ]
-    scores, unreadable = score_maps_on_disk(found, tests, config, output, about)
+    paths = [path for members in found.values() for _, _, files in members for path in files]
+    reading = map_reading(paths, is_own=(Path(folder) / MARK).exists())
+    notes = [*reading.notes, *(test.source.reading.notes if masks is not None else ())]
+    for note in notes:
+        print(f'note: {note}', file=sys.stderr)
+    scores, unreadable = score_maps_on_disk(found, tests, config, output, about, reading, notes)
     return scores, faults + unreadable
 
 
 def score_maps_on_disk(
-    found: Found, tests: Mapping[str, Any], config: Any, output: str | Path, about: dict[str, Any]
+    found: Found,
+    tests: Mapping[str, Any],
+    config: Any,
+    output: str | Path,
+    about: dict[str, Any],
+    reading: Reading = UNDECIDED,
+    notes: Sequence[str] = (),
 ) -> tuple[Scores, list[str]]:
     """Returns the scores of the maps found, and a line for each file that cannot be used.
 
-    `tests[test_set][index]` is a dict of mask, an array or a path, and image or None.
+    `tests[test_set][index]` is a dict of mask, an array or a MaskFile, and image or None; `reading` is that of the maps,
+    and `notes` are lines for the score sheet.
+
+    Raises:
+        InputError: not a single map can be scored.
     """
     results, faults, classes = {}, [], config.data.classes
     for test_set, members in found.items():
-        jobs = ((paths, tests[test_set][index]['mask'], classes) for index, _, paths in members)
+        jobs = ((paths, tests[test_set][index]['mask'], classes, reading) for index, _, paths in members)
         images = with_bar(in_processes(score_files, jobs, len(members)), len(members), test_set)
         results[test_set] = []
         for member, image in zip(members, images, strict=True):
@@ -149,6 +173,9 @@ def score_maps_on_disk(
             else:
                 results[test_set].append((*member, image))
     results = {test_set: rows for test_set, rows in results.items() if rows}
+    if not results:
+        more = f' ({len(faults) - 1} more)' if len(faults) > 1 else ''
+        raise InputError(f'{faults[0]}{more}')
     folder = Path(output) / FOLDER / 'cases'
-    cases = {test_set: draw_cases(test_set, rows, tests[test_set], folder) for test_set, rows in results.items()}
-    return summarise(results, config, cases, about), faults
+    cases = {test_set: draw_cases(test_set, rows, tests[test_set], folder, reading) for test_set, rows in results.items()}
+    return summarise(results, config, cases, about, notes), faults

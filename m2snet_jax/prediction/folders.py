@@ -9,20 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
 from tqdm import tqdm
 
 from m2snet_jax.data.pairs import ENDINGS
 from m2snet_jax.errors import InputError
-from m2snet_jax.images.formats import CLINICAL_ENDINGS, addresses, locate, read_image, reader_of, split_name
+from m2snet_jax.images.formats import CLINICAL_ENDINGS, addresses, load_image, locate, split_name
 from m2snet_jax.prediction.series import group_series
 from m2snet_jax.storage import write_json
 
 if TYPE_CHECKING:
     from m2snet_jax.prediction.predictor import Predictor
     from m2snet_jax.prediction.writer import Writer
-
-ORIENTATION = 0x0112  # of EXIF; 1 is upright
 
 
 def predict_files(
@@ -69,7 +66,9 @@ def _predicted(predictor, images, batch, faults, bar):
         pieces = iter(lambda: list(itertools.islice(remaining, batch)), [])
         ahead = []
         for piece in itertools.chain(pieces, [[]]):
-            reading = [(*image, threads.submit(_read, image[-1], predictor.window)) for image in piece]
+            reading = [
+                (*image, threads.submit(load_image, image[-1], predictor.window, predictor.reading)) for image in piece
+            ]
             for_now, ahead = ahead, reading
             pixels_of = {}
             for _, name, path, future in for_now:
@@ -84,15 +83,6 @@ def _predicted(predictor, images, batch, faults, bar):
             for series, name, _, _ in for_now:
                 yield series, name, pixels_of.get(name), probabilities.get(name)
             bar.update(len(for_now))
-
-
-def _read(path, window):
-    """Returns (pixels, whether they were turned by EXIF)."""
-    pixels = read_image(path, window)
-    if reader_of(path):
-        return pixels, False
-    with Image.open(path) as header:
-        return pixels, header.getexif().get(ORIENTATION, 1) not in (0, 1)
 
 
 READABLE = (*ENDINGS, '.webp', '.gif', '.ppm', '.pgm', '.jp2', *CLINICAL_ENDINGS)
