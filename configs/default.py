@@ -67,6 +67,9 @@ def get_config(variant: str | None = None, pretrained: bool = False) -> ConfigDi
     config.data = ConfigDict()
     config.data.name = 'polyp'  # a file of m2snet_jax/data/datasets
     config.data.root = config_dict.placeholder(str)  # folder that holds the dataset; unset: the published download
+    # Folders of images and masks below root, or patterns in which `*` is the name, `**` any folders: 'a/*_scan.tif'.
+    config.data.images = config_dict.placeholder(str)  # folder; unset: images/
+    config.data.masks = config_dict.placeholder(str)  # folder; unset: masks/. What both match is a mask
     config.data.size = 352  # side in pixels of training images before sizes, and of every test image; released: 352
     config.data.sizes = (224, 256, 288, 320, 352)  # sides in pixels, one drawn for each batch; released: these
     config.data.classes = 1  # foreground classes: 1 is binary; more: masks hold class indices, 0 is background

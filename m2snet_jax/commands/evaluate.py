@@ -1,14 +1,15 @@
 """Scores a model, or maps that any program wrote, and writes the score sheets.
 
 python -m m2snet_jax evaluate --model=RUN|FILE [--config=NAME] [--root=DATA] [--output=DIR] [--config.key=value …]
-python -m m2snet_jax evaluate --maps=DIR --config=NAME [--root=DATA] [--sets=NAME,…] [--output=DIR]
-python -m m2snet_jax evaluate --maps=DIR --masks=DIR [--images=DIR] [--output=DIR]
+python -m m2snet_jax evaluate --maps=MAPS --config=NAME [--root=DATA] [--sets=NAME,…] [--output=DIR]
+python -m m2snet_jax evaluate --maps=MAPS --masks=MASKS [--images=IMAGES] [--output=DIR]
 
-A model predicts and is scored on every test set of the config (by default its own). Maps are taken by name from
-DIR/<set>/<name>.png, or DIR/<name>.png where that is no other set's name; png, jpg, bmp and tif are read, several
-classes as <name>_1, <name>_2 and so on. Masks come from the config, or from a folder with the same names. Scores are
-printed by every protocol, each under its name, beside published ones; DIR gets scores/, report.html and, of a model,
-model_card.md. Status 1: maps are missing or unreadable; the others are scored.
+A model predicts and is scored on every test set of the config (by default its own). MAPS, MASKS and IMAGES are folders,
+or patterns in which * is the name, as 'truth/*_reader1.gif'. Maps are taken by name from MAPS/<set>/<name>.png, or
+MAPS/<name>.png where that is no other set's name, several classes as <name>_1, <name>_2 and so on. Masks come from the
+config, or from MASKS with the same names, up to a prefix or suffix that all of them share. Scores are printed by every
+protocol, each under its name, beside published ones; DIR gets scores/, report.html and, of a model, model_card.md.
+Status 1: maps are missing or unreadable; the others are scored.
 """
 
 import sys
@@ -28,9 +29,9 @@ def main(argv: list[str]) -> int:
 def _main(argv):
     def define(values):
         flags.DEFINE_string('model', None, 'folder of a run, or a file of weights', flag_values=values)
-        flags.DEFINE_string('maps', None, 'folder of maps to score', flag_values=values)
-        flags.DEFINE_string('masks', None, "folder of masks, in place of the config's test sets", flag_values=values)
-        flags.DEFINE_string('images', None, 'with --masks: folder of images, for the report', flag_values=values)
+        flags.DEFINE_string('maps', None, 'folder or pattern of maps to score', flag_values=values)
+        flags.DEFINE_string('masks', None, "the same of masks, in place of the config's test sets", flag_values=values)
+        flags.DEFINE_string('images', None, 'with --masks: the same of images, for the report', flag_values=values)
         flags.DEFINE_list('sets', None, 'the test sets to score; by default all', flag_values=values)
         default = 'folder of the sheets; by default evaluations/NAME of the model or of the maps'
         flags.DEFINE_string('output', None, default, flag_values=values)
@@ -41,8 +42,12 @@ def _main(argv):
         raise InputError('give either --model, to predict and score, or --maps, to score maps on disk')
     if values.maps is not None and values.masks is None and not named:
         raise InputError('--maps needs the masks: name a --config, whose test sets are taken, or a folder with --masks')
+    from m2snet_jax.data.patterns import top_folder
+
     source = Path(given[0])
-    output = Path(values.output or Path('evaluations') / (source.name if source.is_dir() else source.stem))
+    named_after = top_folder(source).resolve() if '*' in given[0] else source
+    name = named_after.name if named_after.is_dir() else named_after.stem
+    output = Path(values.output or Path('evaluations') / name)
     print(f'folder of the sheets: {output}', file=sys.stderr, flush=True)
 
     from m2snet_jax.build import check_config

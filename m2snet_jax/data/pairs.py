@@ -1,4 +1,4 @@
-"""Image and mask files as datasets lay them out: finding the folder, pairing by stem, reading, hashes."""
+"""Image and mask files as datasets lay them out: finding the folder, pairing by name, reading, hashes."""
 
 import dataclasses
 import functools
@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from m2snet_jax.data.affixes import match_names
+from m2snet_jax.data.patterns import ENDINGS, describe_link, find_files, is_hidden
 from m2snet_jax.errors import InputError
-from m2snet_jax.images.formats import locate, read_image, read_mask, split_name
-
-ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')  # in any case
+from m2snet_jax.images.formats import locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +63,7 @@ def find_root(root: str | Path | None, is_root: Callable[[Path], Any], expected:
 
 def subfolders(folder: Path) -> list[Path]:
     """Returns the subfolders of a folder in order, without hidden ones and what Macs add to zip files."""
-    return [path for path in _entries(folder) if path.is_dir() and not path.name.startswith(('.', '__MACOSX'))]
+    return [path for path in _entries(folder) if path.is_dir() and not is_hidden(path.name)]
 
 
 def find_subfolder(folder: Path, *names: str) -> Path | None:
@@ -104,80 +102,78 @@ def image_and_mask_folders(
 
 
 def pairs_in(
-    images: Path,
-    masks: Path,
-    root: Path,
+    images: str | Path,
+    masks: str | Path,
     problems: list[str],
+    warnings: list[str],
     prefix: str = '',
     endings: tuple[str, ...] = ENDINGS,
 ) -> list[Pair]:
-    """Returns the pairs of two folders in the order of their names.
+    """Returns the pairs of two folders or patterns (see patterns.py) in the order of the paths of the images.
+
+    Names are equal, or differ in what all of one kind share (see affixes.py). A file that both patterns match is a
+    mask.
 
     Args:
-        images, masks: folders.
-        root: the folder of the dataset, which no file may lie outside of.
-        problems: list that gets a line for each image without mask, mask without image, two files of one stem, file
-            that lies outside `root` (a link), and for folders without images.
+        images, masks: folders or patterns.
+        problems: list that gets a line for each image without mask, mask without image, two files of one name, link
+            that leads nowhere, and for folders without images.
+        warnings: list that gets a line for each prefix or suffix that is left out, and each link that is not followed.
         prefix: put before every name.
         endings: of the files that count, in lower case.
     """
-    image_files, mask_files = (images_by_stem(folder, root, problems, endings) for folder in (images, masks))
-    if not image_files and not mask_files:
-        problems.append(f'{images}: no images found; looked for files ending in {", ".join(endings)}')
-    for have, lack, folder, kind in (
-        (image_files, mask_files, masks, 'mask'),
-        (mask_files, image_files, images, 'image'),
+    mask_files = find_files(masks, endings)
+    image_files = find_files(images, endings, leave_out=set(mask_files.paths.values()).__contains__)
+    partners, lines = match_names(image_files.paths, mask_files.paths)
+    warnings += [line for line in lines + image_files.loops + mask_files.loops if line not in warnings]
+    for files in (image_files, mask_files):
+        problems += files.duplicates
+        problems += [describe_link(path) for name, path in files.dangling.items() if name not in files.paths]
+    problems += _unpaired(image_files, mask_files, partners, endings)
+    return [
+        Pair(prefix + name, path, (mask_files.paths[partners[name]],))
+        for name, path in image_files.paths.items()
+        if name in partners
+    ]
+
+
+def _unpaired(images, masks, partners, endings):
+    """Returns a line for each file without partner, or a single one where no two files are paired."""
+    if not partners:
+        return _nothing_paired(images, masks, endings)
+    lines = []
+    for have, lack, kind, paired in (
+        (images, masks, 'mask', partners.keys()),
+        (masks, images, 'image', set(partners.values())),
     ):
-        problems += [
-            f'{path}: no {kind} named {stem!r} in {folder}; an image and its mask share their name up to the ending'
-            for stem, path in have.items()
-            if stem not in lack
-        ]
-    return [Pair(prefix + stem, path, (mask_files[stem],)) for stem, path in image_files.items() if stem in mask_files]
+        for name, path in have.paths.items():
+            if name in paired or name in lack.dangling:
+                continue
+            if (unread := lack.unread.get(name)) is not None:
+                lines.append(f'{path}: no {kind}; {unread} has its name, but that kind of file is not read; convert it')
+            else:
+                lines.append(
+                    f'{path}: no {kind} named {name!r} in {lack.where}; an image and its mask share their name up to '
+                    'the ending'
+                )
+    return lines
 
 
-def images_by_stem(
-    folder: Path, root: Path, problems: list[str], endings: tuple[str, ...] = ENDINGS
-) -> dict[str, Path]:
-    """Returns {stem: path} of the images in a folder, in order; `problems` gets a line for each unusable one."""
-    files, inside = {}, root.resolve()
-    for path in _entries(folder):
-        stem, ending = split_name(path)
-        if ending not in endings or path.name.startswith('.'):
-            continue
-        if not path.resolve().is_relative_to(inside):
-            problems.append(f'{path}: leads to {path.resolve()}, outside {root}; put the file itself there')
-        elif stem in files:
-            problems.append(f'{path}: {files[stem].name} has the same name up to the ending; keep one')
-        else:
-            files[stem] = path
-    return files
-
-
-def read_pair(pair: Pair, window: str | None = None) -> tuple[np.ndarray | None, list, list[str]]:
-    """Reads an image, through a window where it needs one, and its masks and compares their sizes.
-
-    Returns:
-        (image, masks, faults): uint8 [H, W, 3] or None, a uint8 [H, W] or None for each mask as it is stored, and a
-        line for each file that is unreadable or of the wrong size.
-    """
-    faults = []
-
-    def read(function, *arguments):
-        try:
-            return function(*arguments)
-        except InputError as error:
-            faults.append(str(error))
-
-    image, masks = read(read_image, pair.image, window), [read(read_mask, path) for path in pair.masks]
-    for mask, path in zip(masks, pair.masks, strict=True):
-        if image is not None and mask is not None and image.shape[:2] != mask.shape:
-            (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
-            faults.append(
-                f'{path}: {mask_width}x{mask_height} pixels, but its image {pair.image} has {width}x{height}; '
-                'give both the same size'
-            )
-    return image, masks, faults
+def _nothing_paired(images, masks, endings):
+    """Returns a line on folders of which no two files are paired, with what was found; none if links are the reason."""
+    empty = [files for files in (images, masks) if not files.paths and not files.dangling]
+    if empty:
+        unread = next(iter(empty[0].unread.values()), None)
+        other = (
+            '' if unread is None else f'; {len(empty[0].unread)} others, as {unread.name}, are not read: convert them'
+        )
+        return [f'{empty[0].where}: no images found; looked for files ending in {", ".join(endings)}{other}']
+    if not images.paths or not masks.paths:
+        return []
+    return [
+        f'{images.where}: no image has the name of a mask in {masks.where}; {len(images.paths)} images found '
+        f'({join_names(images.paths, 3)}) and {len(masks.paths)} masks ({join_names(masks.paths, 3)})'
+    ]
 
 
 def sha256(*paths: Path) -> str:
@@ -204,7 +200,8 @@ def tree_hash(pairs: Iterable[Pair], root: Path, *settings: Any) -> str:
     for pair in pairs:
         for path in (pair.image, *pair.masks):
             status = locate(path)[0].stat()
-            digest.update(f'{path.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n'.encode())
+            below = path.relative_to(root) if path.is_relative_to(root) else path
+            digest.update(f'{below} {status.st_size} {status.st_mtime_ns}\n'.encode('utf-8', 'surrogateescape'))
     return digest.hexdigest()[:16]
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Int
 
 from m2snet_jax.data import duplicates
 from m2snet_jax.data.pairs import Pair
+from m2snet_jax.data.patterns import valid_text
 from m2snet_jax.data.source import Source
 from m2snet_jax.errors import InputError
 
@@ -129,7 +130,7 @@ def read_folds(path: Path, pairs: Sequence[Pair], count: int, problems: list[str
     try:
         with Path(path).open(encoding='utf-8-sig', newline='') as file:
             reader = csv.DictReader(file)
-            rows = [(row.get('name') or '', row.get('fold') or '') for row in reader]
+            rows = [(valid_text(row.get('name') or ''), row.get('fold') or '') for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f'{path}: cannot be read as a table ({error})') from None
     if not {'name', 'fold'} <= set(reader.fieldnames or ()):
@@ -219,7 +220,7 @@ def _read_excluded(path, source):
         lines = Path(path).expanduser().read_text(encoding='utf-8-sig').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f'--config.data.exclude={path}: cannot be read ({error})') from None
-    excluded = {line.strip() for line in lines if line.strip()}
+    excluded = {valid_text(line.strip()) for line in lines if line.strip()}
     unknown = excluded - {member.name for members in source.splits.values() for member in members}
     if unknown:
         raise InputError(f'{path}: no image is named {min(unknown)!r}; correct the list')

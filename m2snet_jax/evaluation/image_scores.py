@@ -10,8 +10,9 @@ from jaxtyping import UInt8
 from m2snet_jax import metrics
 from m2snet_jax.data.source import Source, mask_levels
 from m2snet_jax.errors import InputError
+from m2snet_jax.images import nifti
 from m2snet_jax.images.depth import DEEPEST
-from m2snet_jax.images.formats import read_map, read_mask
+from m2snet_jax.images.formats import locate, read_map, read_mask, reader_of
 from m2snet_jax.images.raster import deep_kind
 from m2snet_jax.images.reading import UNDECIDED, Reading
 from m2snet_jax.metrics import hard
@@ -63,6 +64,8 @@ def score_files(
 ) -> dict[str, Any]:
     """Returns `score_maps` of map files, one a class or one of all, or `{'fault': reason}` where one cannot be used."""
     try:
+        if isinstance(mask, MaskFile) and reader_of(mask.path) is reader_of(map_paths[0]) is nifti:
+            nifti.check_same_grid(locate(map_paths[0])[0], locate(mask.path)[0])
         truth = mask if isinstance(mask, np.ndarray) else mask.read()
         result = score_maps(read_maps(map_paths, classes, reading), truth, classes)
     except InputError as error:

@@ -5,15 +5,15 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from m2snet_jax.data.pairs import ENDINGS
+from m2snet_jax.data.patterns import ENDINGS, describe_link, find_files
 from m2snet_jax.errors import InputError
-from m2snet_jax.images.formats import CLINICAL_ENDINGS, addresses, load_image, locate, split_name
+from m2snet_jax.images.formats import CLINICAL_ENDINGS, addresses, load_image, locate
 from m2snet_jax.prediction.series import group_series
 from m2snet_jax.storage import write_json
 
@@ -66,9 +66,7 @@ def _predicted(predictor, images, batch, faults, bar):
         pieces = iter(lambda: list(itertools.islice(remaining, batch)), [])
         ahead = []
         for piece in itertools.chain(pieces, [[]]):
-            reading = [
-                (*image, threads.submit(load_image, image[-1], predictor.window, predictor.reading)) for image in piece
-            ]
+            reading = [(*image, threads.submit(_read, image[-1], predictor)) for image in piece]
             for_now, ahead = ahead, reading
             pixels_of = {}
             for _, name, path, future in for_now:
@@ -85,7 +83,14 @@ def _predicted(predictor, images, batch, faults, bar):
             bar.update(len(for_now))
 
 
-READABLE = (*ENDINGS, '.webp', '.gif', '.ppm', '.pgm', '.jp2', *CLINICAL_ENDINGS)
+def _read(path, predictor):
+    """Returns (pixels, whether they were turned by EXIF)."""
+    if path.is_symlink() and not path.exists():
+        raise InputError(describe_link(path))
+    return load_image(path, predictor.window, predictor.reading)
+
+
+READABLE = (*ENDINGS, *CLINICAL_ENDINGS)
 
 MARK = 'model.json'  # in a folder of maps: which model wrote them, and how
 
@@ -110,7 +115,7 @@ def claim_folder(folder: str | Path, about: dict[str, Any]) -> None:
                     'remove that folder'
                 )
             return
-        if folder.is_dir() and (strange := index_of(folder)):
+        if folder.is_dir() and (strange := find_files(folder, READABLE).paths):
             raise InputError(f'{folder}: holds {min(strange)}, of unknown origin; name a new or empty --output')
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, about)
@@ -125,30 +130,25 @@ def find_images(given: Sequence[str | Path], output: str | Path) -> list[tuple[s
     """Lists image files and the images below folders, slices and frames of a file one by one.
 
     Args:
-        given: files and folders; in a folder, files are found by their ending, hidden ones left out.
+        given: files, folders and patterns (see data/patterns.py).
         output: folder of the maps, which is not searched.
 
     Returns:
-        (name, address) of each image (see formats.py). Names are paths below the folder given, without ending, or
-        stems of single files; a file with several images has NAME_000, NAME_001 ….
+        (name, address) of each image (see formats.py). Names are paths below the folder given, without ending, what `*`
+        is in a pattern, or stems of single files; a file with several images has NAME_000, NAME_001 …. Links that lead
+        nowhere are among them, so that they are reported where they are read.
 
     Raises:
         InputError: nothing there, no images, or two of one name, whose maps would overwrite one another.
     """
-    found, inside = {}, Path(output).resolve()
+    found, inside = {}, Path(os.path.realpath(output))
     for top in map(Path, given):
-        if top.resolve() == inside:
+        if os.path.realpath(top) == str(inside):
             raise InputError(f'--output={output}: is the folder of the images; name another')
-        if top.is_dir():
-            paths = [path for path in sorted(top.rglob('*')) if split_name(path)[1] in READABLE and path.is_file()]
-            paths = [path for path in paths if not path.name.startswith('.')]
-            paths = [path for path in paths if not path.resolve().is_relative_to(inside)]
-            members = [(path.relative_to(top).with_name(split_name(path)[0]).as_posix(), path) for path in paths]
-        elif top.exists():
-            members = [(split_name(top)[0], top)]
-        else:
+        if not top.exists() and '*' not in str(top):
             raise InputError(f'--images={top}: no such file or folder')
-        for name, path in (one for member in members for one in _images(*member)):
+        index = index_of(top, 'images', lambda path: Path(os.path.realpath(path)).is_relative_to(inside))
+        for name, path in index.items():
             if name in found:
                 raise InputError(f'{path}: {found[name]} has the same name up to the ending; predict them apart')
             found[name] = path
@@ -166,16 +166,31 @@ def _images(name, path):
     return [(name if locate(address)[1] is None else f'{name}_{address.name}', address) for address in every]
 
 
-def index_of(folder: Path) -> dict[str, Path]:
-    """Returns {path below the folder without its ending: path} of all images; hidden files are left out."""
-    files = {}
-    for path in sorted(folder.rglob('*')):
-        if path.suffix.lower() in ENDINGS and not path.name.startswith('.') and path.is_file():
-            key = path.relative_to(folder).with_suffix('').as_posix()
-            if key in files:
-                raise InputError(f'{path}: {files[key].name} has the same name up to the ending; keep one')
-            files[key] = path
-    return files
+def index_of(where: str | Path, flag: str, leave_out: Callable[[Path], bool] = lambda path: False) -> dict[str, Path]:
+    """Returns {name: address} of the images of a folder or a pattern (see data/patterns.py and formats.py).
+
+    Links that lead nowhere are among them, so that they are reported where they are read.
+
+    Args:
+        where: a folder, a pattern or a file.
+        flag: what gave it, for the message.
+        leave_out: whether a path does not count.
+
+    Raises:
+        InputError: no such folder, or two files of one name.
+    """
+    endings = READABLE if flag == 'images' else (*READABLE, '.npy')
+    files = find_files(where, endings, flag=flag, leave_out=leave_out)
+    if files.duplicates:
+        raise InputError(files.duplicates[0])
+    for line in files.loops:
+        print(f'warning: {line}', file=sys.stderr)
+    index = {}
+    for name, path in (one for member in {**files.paths, **files.dangling}.items() for one in _images(*member)):
+        if name in index:
+            raise InputError(f'{path}: {index[name]} has the same name; rename one')
+        index[name] = path
+    return index
 
 
 def map_paths(folder: Path, name: str, classes: int) -> list[Path]:

@@ -80,10 +80,20 @@ def open_dataset(config: Any) -> Dataset:
 
 
 def module_of(config: Any) -> ModuleType:
-    """Returns the module of the dataset that `config.data.name` names; it has `find(config)`."""
+    """Returns the module of the dataset that `config.data.name` names; it has `find(config)`.
+
+    Raises:
+        InputError: there is none, or it has a layout of its own and the config names another.
+    """
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     if config.data.name not in names:
         raise InputError(f'--config.data.name={config.data.name}: no such dataset; there are {", ".join(names)}')
+    for key in ('images', 'masks'):
+        if config.data[key] is not None and config.data.name != 'folder':
+            raise InputError(
+                f'--config.data.{key}={config.data[key]}: {config.data.name} has a layout of its own; set '
+                '--config.data.name=folder'
+            )
     return importlib.import_module(f'{__name__}.{config.data.name}')
 
 

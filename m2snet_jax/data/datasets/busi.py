@@ -24,7 +24,8 @@ import re
 from typing import Any
 
 from m2snet_jax.data.download import fetch
-from m2snet_jax.data.pairs import ENDINGS, Pair, find_root, find_subfolder, images_by_stem
+from m2snet_jax.data.pairs import Pair, find_root, find_subfolder
+from m2snet_jax.data.patterns import ENDINGS, describe_link, find_files
 from m2snet_jax.data.source import Source, source_of
 from m2snet_jax.data.splits import split_by_fold
 from m2snet_jax.errors import InputError
@@ -50,7 +51,7 @@ def find(config: Any) -> Source:
     problems, split_problems, warnings, pairs = [], [], [], {}
     for label, count in COUNTS.items():
         folder = find_subfolder(root, label)
-        pairs[label] = _pairs(folder, root, label, problems) if folder else []
+        pairs[label] = _pairs(folder, label, problems) if folder else []
         if len(pairs[label]) != count:
             warnings.append(f'{root}: {len(pairs[label])} {label} images, {count} are published')
     found, folds = split_by_fold(pairs['benign'] + pairs['malignant'], root, config, split_problems)
@@ -59,10 +60,11 @@ def find(config: Any) -> Source:
     return source_of(root, found, folds=folds, problems=problems, split_problems=split_problems, warnings=warnings)
 
 
-def _pairs(folder, root, label, problems):
+def _pairs(folder, label, problems):
     """Returns the images of one class with their masks, the first mask first."""
-    images, masks = {}, {}
-    for stem, path in images_by_stem(folder, root, problems).items():
+    images, masks, files = {}, {}, find_files(folder)
+    problems += files.duplicates + [describe_link(path) for path in files.dangling.values()]
+    for stem, path in files.paths.items():
         name, number = re.sub(r'(?<=.)_mask(_\d+)?$', '', stem), re.search(r'_mask(?:_(\d+))?$', stem)
         if number is None:
             images[name] = path

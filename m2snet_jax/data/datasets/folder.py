@@ -1,36 +1,53 @@
 """Your own images and masks, paired by file name.
 
     ROOT/
-      images/   a.png  b.jpg  c.tif …      png, jpg, jpeg, bmp, tif, tiff; 8 or 16 bits, grey or colour
+      images/   a.png  b.jpg  c.tif …      png, jpg, bmp, tif, gif …; 8 or 16 bits, grey or colour
                 d.dcm  ct1.nii.gz …        DICOM images and NIfTI volumes, with `data.window`
+                patient1/e.png …           subfolders: the name is patient1/e
       masks/    a.png  b.png  c.png …      same names up to the ending, same sizes as the images
                 d.png  ct1.nii.gz …        of a volume, a volume with the same grid
+                patient1/e.png …
       train.txt, test.txt                  optional: one name a line
       folds.csv                            optional, with `data.fold`: a table name,fold
 
+In any other layout `data.images` and `data.masks` name the folders, or patterns in which `*` is the name (see
+m2snet_jax/data/patterns.py). A prefix or suffix that all masks share, as `_mask`, is left out.
+
 Masks: 0/255, 0/1, or grey levels in between as JPEG leaves them; or class indices 0 (background) to
-`data.classes`. With one of the two lists, the rest is the other half; with none, a hash of each name (and of
-`data.seed`) puts about one image in five into the test set, so that images added later move no others. With
-`data.fold`, images are dealt to `data.folds` folds and that one is the test. With `data.group_duplicates`,
-near-duplicates stay together.
+`data.classes`. Where the first part of every name begins with train, test or val, as in images/train/a.png, it is the
+split: `test` and `val` are test sets. Else, with one of the two lists, the rest is the other half; with none, a hash of
+each name (and of `data.seed`) puts about one image in five into the test set, so that images added later move no
+others. With `data.fold`, images are dealt to `data.folds` folds and that one is the test. With
+`data.group_duplicates`, near-duplicates stay together.
 
-Each axial slice of a volume is an image `ct1_000`, `ct1_001` …; all of a volume, and DICOM images of one study, stay
-on one side of every split, by the hash of the volume's name. Lists and folds name the volume: ct1.
+The images of one subfolder stay on one side of every split, by the hash of its name. Lists and folds may name it in
+place of its images. Each axial slice of a volume is an image `ct1_000`, `ct1_001` …; all of a volume, and DICOM images
+of one study, stay together in the same way.
 
-Source and licence: yours. Trap: several pictures of one patient should all be in train or all in test; use the lists.
+Source and licence: yours. Trap: several pictures of one patient should all be in train or all in test; give each
+patient a subfolder, or use the lists.
 """
 
 import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
-from m2snet_jax.data.pairs import ENDINGS, Pair, find_root, find_subfolder, image_and_mask_folders, pairs_in
+from m2snet_jax.data.pairs import Pair, find_root, find_subfolder, join_names, pairs_in
+from m2snet_jax.data.patterns import ENDINGS, holds_files, image_paths, name_of, valid_text
+from m2snet_jax.data.proposals import propose, quoted
 from m2snet_jax.data.source import Source, source_of
 from m2snet_jax.data.splits import divided_group_problems, groups_of, hash_fraction, names_by_entry, split_by_fold
+from m2snet_jax.data.subfolders import group_by_folder, published_split
 from m2snet_jax.errors import InputError
 from m2snet_jax.images import dicom, nifti
 from m2snet_jax.images.formats import CLINICAL_ENDINGS, addresses, reader_of, split_name
 
 TEST_SHARE = 0.2
+READ = ENDINGS + CLINICAL_ENDINGS
+FOLDERS = {'images': ('images', 'image'), 'masks': ('masks', 'mask')}
+# A folder of truths beside one named `mask`, which then holds something else, as fields of view.
+TRUTHS = re.compile(r'manual|truth|\bgt\b|label|annotation', re.IGNORECASE)
 
 
 def find(config: Any) -> Source:
@@ -39,14 +56,22 @@ def find(config: Any) -> Source:
     Raises:
         InputError: naming the folder that cannot be used.
     """
-
-    names = ('images', 'image'), ('masks', 'mask')
-    root = find_root(config.data.root, lambda top: all(find_subfolder(top, *either) for either in names), __doc__)
-    folders = image_and_mask_folders(root, *names, __doc__)
+    root, images, masks = _locate(config.data)
     problems, split_problems, warnings = [], [], []
-    pairs = pairs_in(*folders, root, problems, endings=ENDINGS + CLINICAL_ENDINGS)
-    pairs = [part for pair in pairs for part in _slices(pair, problems)]
-    found, folds = _split(pairs, root, config, split_problems, warnings)
+    pairs = pairs_in(images, masks, problems, warnings, endings=READ)
+    if not pairs and problems and (proposal := propose(root)):
+        problems[-1] += f'; {proposal}'
+    published = published_split(pairs, root, config.data, warnings)
+    splits = {}
+    for split, members in (published or {'': pairs}).items():
+        grouped = group_by_folder(members, root, warnings)
+        splits[split] = [part for pair in grouped for part in _slices(pair, problems)]
+    if published:
+        found, folds = splits, {}
+    elif not pairs and problems:
+        found, folds = {'train': [], 'test': []}, {}
+    else:
+        found, folds = _split(splits[''], root, config, split_problems, warnings)
     return source_of(
         root,
         found,
@@ -59,6 +84,54 @@ def find(config: Any) -> Source:
     )
 
 
+def _locate(data):
+    """Returns the folder of the data, and the folders or patterns of the images and of the masks."""
+    given = {key: data[key] for key in FOLDERS if data[key] is not None}
+
+    def wheres(top):
+        """Returns the folders or patterns below `top`, None where there is nothing."""
+        found = {}
+        for key, names in FOLDERS.items():
+            if key not in given:
+                found[key] = find_subfolder(top, *names)
+            else:
+                where = top / given[key]
+                found[key] = where if holds_files(where, READ) else None
+        return found
+
+    root = Path('.') if data.root is None and len(given) == len(FOLDERS) else data.root
+    try:
+        root = find_root(root, lambda top: all(wheres(top).values()), __doc__)
+    except InputError as error:
+        root = Path(data.root or '.').expanduser()
+        if data.root is None or not root.is_dir():
+            raise
+        message = str(error)
+        for key, where in wheres(root).items():
+            if key in given and where is None:
+                message = f'--config.data.{key}={given[key]}: no image files there below {root}; {_shown(root)}'
+        proposal = propose(root)
+        raise InputError(f'{message.partition(chr(10))[0]}; {proposal}' if proposal else message) from None
+    found = wheres(root)
+    if 'masks' not in given:
+        _check_only_masks(found['masks'])
+    return root, found['images'], found['masks']
+
+
+def _shown(root):
+    """Returns the first image files below a folder as text."""
+    paths = [str(path.relative_to(root)) for _, path in zip(range(4), image_paths(root, 5, READ), strict=False)]
+    return f'found {join_names(paths, 3)}' if paths else 'no image files found'
+
+
+def _check_only_masks(masks):
+    """Raises InputError where a folder beside that of the masks has a name that speaks more of truths."""
+    for other in (path for path in sorted(masks.parent.iterdir()) if path.is_dir()):
+        if other != masks and TRUTHS.search(other.name) and holds_files(other, READ):
+            choices = ' or '.join(f'--config.data.masks={quoted(folder.name)}' for folder in (other, masks))
+            raise InputError(f'{masks.parent}: holds both {masks.name} and {other.name}; name the masks with {choices}')
+
+
 def _slices(pair, problems):
     """Returns the pairs of the slices of a volume, or a pair itself; what has none gives `problems` a line."""
     (mask,), reader = pair.masks, reader_of(pair.image)
@@ -68,11 +141,12 @@ def _slices(pair, problems):
         images = addresses(pair.image)
         if reader is nifti:
             nifti.check_same_grid(mask, pair.image)
-            return [Pair(f'{pair.name}_{image.name}', image, (mask / image.name,), group=pair.name) for image in images]
+            group = pair.group or pair.name
+            return [Pair(f'{pair.name}_{image.name}', image, (mask / image.name,), group=group) for image in images]
         if len(images) > 1:
             raise InputError(f'{pair.image}: holds {len(images)} frames; give each a file and a mask of its own')
         study = dicom.study_of(pair.image) if reader is dicom else ''
-        return [dataclasses.replace(pair, group=study)]
+        return [dataclasses.replace(pair, group=study if pair.group in ('', pair.name) and study else pair.group)]
     except InputError as error:
         problems.append(str(error))
         return []
@@ -122,8 +196,8 @@ def _read_list(path, pairs, problems):
     except UnicodeDecodeError:
         raise InputError(f'{path}: is no UTF-8 text; save it as such') from None
     chosen, known = set(), names_by_entry(pairs)
-    for line in filter(None, lines):
-        stem = line if line in known else split_name(line)[0]
+    for line in filter(None, map(valid_text, lines)):
+        stem = line if line in known else name_of(Path(line).with_name(split_name(line)[0]))
         if stem in known:
             chosen.update(known[stem])
         else:

@@ -37,7 +37,7 @@ def find(config: Any) -> Source:
     root = find_root(config.data.root, lambda top: all(find_subfolder(top, *either) for either in names), __doc__)
     folders = image_and_mask_folders(root, *names, __doc__)
     problems, split_problems, warnings = [], [], []
-    pairs = pairs_in(*folders, root, problems)
+    pairs = pairs_in(*folders, problems, warnings)
     if len(pairs) != COUNT:
         warnings.append(f'{root}: {len(pairs)} images with masks, {COUNT} are published')
     found, folds = split_by_fold(pairs, root, config, split_problems)

@@ -61,7 +61,7 @@ def find(config: Any) -> Source:
             warnings.append(f'{root}: test set {name} ({COUNTS[name]} images) is missing and left out')
         else:
             images, masks = image_and_mask_folders(folder, ('images', 'image'), ('masks', 'mask'), __doc__)
-            splits[name] = pairs_in(images, masks, root, problems)
+            splits[name] = pairs_in(images, masks, problems, warnings)
     if len(splits) == 1:
         sets = ', '.join(name for name in COUNTS if name != 'train')
         raise InputError(f'--config.data.root={root}: none of the test sets {sets} found\n\n{__doc__}')

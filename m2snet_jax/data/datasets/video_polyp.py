@@ -31,6 +31,7 @@ from m2snet_jax.data.pairs import (
     subfolders,
     unwrap_subfolder,
 )
+from m2snet_jax.data.patterns import name_of
 from m2snet_jax.data.source import Source, source_of
 from m2snet_jax.errors import InputError
 
@@ -71,7 +72,7 @@ def _train_pairs(root, problems, warnings):
     if clips is None and frames is None:
         raise InputError(f'--config.data.root={root}: VPS-TestSet found, VPS-TrainSet is missing\n\n{__doc__}')
     if clips is None:
-        return pairs_in(*_frames_and_masks(frames), root, problems)
+        return pairs_in(*_frames_and_masks(frames), problems, warnings)
     if frames is not None:
         warnings.append(f'{frames}: left out, because {clips} is there')
     pairs = []
@@ -83,8 +84,8 @@ def _train_pairs(root, problems, warnings):
         if train is None:
             raise InputError(f'{video_set}: no folder Train in it\n\n{__doc__}')
         for clip in subfolders(train):
-            prefix = f'{video_set.name}/{clip.name}/'
-            pairs += pairs_in(*_frames_and_masks(clip), root, problems, prefix)
+            prefix = name_of(f'{video_set.name}/{clip.name}') + '/'
+            pairs += pairs_in(*_frames_and_masks(clip), problems, warnings, prefix)
     if not pairs and not problems:
         raise InputError(f'{clips}: no clips found in it\n\n{__doc__}')
     return pairs
@@ -104,7 +105,7 @@ def _test_pairs(root, problems, warnings):
         for clip in subfolders(frames):
             if clip.name in mask_clips:
                 mask_clip = mask_clips.pop(clip.name)
-                splits[name] += pairs_in(clip, mask_clip, root, problems, f'{clip.name}/')
+                splits[name] += pairs_in(clip, mask_clip, problems, warnings, name_of(clip.name) + '/')
             else:
                 problems.append(f'{clip}: no clip {clip.name!r} in {masks}')
         problems += [f'{clip}: no clip {clip.name!r} in {frames}' for clip in mask_clips.values()]
