@@ -204,7 +204,8 @@ def tree_hash(pairs: Iterable[Pair], root: Path, *settings: Any) -> str:
     for pair in pairs:
         for path in (pair.image, *pair.masks):
             status = locate(path)[0].stat()
-            digest.update(f'{path.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n'.encode())
+            line = f'{path.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n'
+            digest.update(line.encode(errors='surrogateescape'))
     return digest.hexdigest()[:16]
 
 

@@ -6,7 +6,6 @@ name that is a hash of their source, so that changed files or splits are never s
 
 import contextlib
 import io
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from m2snet_jax.data.download import data_dir
 from m2snet_jax.data.source import Source, foreground_share, read_contents
 from m2snet_jax.errors import InputError
 from m2snet_jax.images.formats import encode_png
@@ -36,7 +36,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # TFDS declares it for the class
         self._description, self._source = description, source
         config = tfds.core.BuilderConfig(name=source.key, description=source.root)
-        super().__init__(config=config, data_dir=os.environ.get('TFDS_DATA_DIR'), file_format='array_record')
+        super().__init__(config=config, data_dir=str(data_dir()), file_format='array_record')
 
     def _info(self):
         features = tfds.features.FeaturesDict(
@@ -126,7 +126,11 @@ class Examples(Sequence):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self._source[self._indices[index]]
-        return {'name': record['name'].decode(), 'image': record['image'], 'mask': record['mask'][:, :, 0]}
+        return {
+            'name': record['name'].decode(errors='surrogateescape'),
+            'image': record['image'],
+            'mask': record['mask'][:, :, 0],
+        }
 
 
 def _record(name, contents, classes):
@@ -134,7 +138,7 @@ def _record(name, contents, classes):
     height, width = contents.mask.shape
     image_sha256, mask_sha256 = contents.hashes
     return {
-        'name': name,
+        'name': name.encode(errors='surrogateescape'),
         'image': io.BytesIO(encode_png(contents.image)),
         'mask': io.BytesIO(encode_png(contents.mask)),
         'height': height,
