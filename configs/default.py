@@ -49,6 +49,8 @@ def get_config(variant: str | None = None, pretrained: bool = False) -> ConfigDi
     config.model.freeze_shared_norms_after = 1.0
     config.model.encoder_weights = config_dict.placeholder(str)  # start of the encoder: name, .pth or .safetensors file
     config.model.weights = config_dict.placeholder(str)  # start of the whole model: a run's folder or a file
+    # Name of averaged weights in a file, e.g. 'ema' or 'state_dict_ema', to take in place of the ordinary ones.
+    config.model.weights_average = config_dict.placeholder(str)
 
     config.loss = ConfigDict()
     config.loss.bce = 'mean'  # 'mean' is released (a legacy argument cancels the weights); 'weighted' is the paper's

@@ -12,6 +12,8 @@ def main(argv: list[str]) -> int:
     """Runs one command and returns its exit status."""
     from m2snet_jax import commands
 
+    commands.use_any_console()
+
     names = sorted(module.name.replace('_', '-') for module in pkgutil.iter_modules(commands.__path__))
     usage = f'usage: python -m m2snet_jax COMMAND … | --version\ncommands: {", ".join(names)} (each takes --help)'
     if len(argv) < 2 or argv[1] in ('-h', '--help'):

@@ -38,9 +38,9 @@ def build_model(config: Any) -> MSNet:
     model = create_model(config.model.name, config.model.encoder, config.data.classes, config.dtype, config.seed)
     model.encoder.remat = config.remat
     if config.model.encoder_weights is not None and config.model.weights is None:
-        load_weights(model.encoder, config.model.encoder_weights)
+        load_weights(model.encoder, config.model.encoder_weights, config.model.weights_average)
     if config.model.weights is not None:
-        load_weights(model, config.model.weights)
+        load_weights(model, config.model.weights, config.model.weights_average)
     return model
 
 

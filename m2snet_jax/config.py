@@ -1,5 +1,6 @@
 """Configs: find, load, check and compare them. `configs/default.py` documents the keys."""
 
+import contextlib
 import difflib
 import importlib.util
 import inspect
@@ -11,10 +12,16 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from m2snet_jax.errors import InputError
+from m2snet_jax.storage import local_path, refuse_address
 
 MINIMUM_SIZE = 33  # below it the coarsest level has a single pixel, too few for batch norm
 # A run can be resumed with other values of these keys: they do not change its result.
 FREE_KEYS = ('data.root', 'data.cache', 'data.threads', 'log.', 'checkpoint.', 'evaluate.')
+# Keys that hold a path, a pattern of paths or, for weights, also a name.
+PATH_KEYS = (
+    'data.root', 'data.images', 'data.masks', 'data.folds_file', 'data.exclude', 'model.encoder_weights',
+    'model.weights', 'loss.lossnet_weights',
+)  # fmt: skip
 # Names of version 0.1. They are translated where its run folders are read; a config file or a command line with an old
 # key is refused with the new one.
 RENAMED_KEYS = {
@@ -35,8 +42,9 @@ def find_config(name: str, room: str = '') -> tuple[Path, str | None]:
     The name is `path/to/file.py[:variant]`, or that of a file in `configs`, e.g. `kvasir[:variant]`, or in its
     subfolder `room`, e.g. 'studies'.
     """
+    refuse_address(name, f'--config={name}')
     stem, _, variant = name.partition(':')
-    for path in (Path(stem), *(folder / room / f'{stem}.py' for folder in _FOLDERS)):
+    for path in (local_path(stem, '--config'), *(folder / room / f'{stem}.py' for folder in _FOLDERS)):
         if path.is_file() and path.suffix == '.py':
             return path, variant or None
     known = sorted({path.stem for folder in _FOLDERS for path in (folder / room).glob('*.py')})
@@ -78,7 +86,16 @@ def load_config(name: str, **overrides: Any) -> ConfigDict:
     for key, value in overrides.items():
         check_key(key, config)
         config.update_from_flattened_dict({key: value})
+    expand_paths(config)
     return config.lock()
+
+
+def expand_paths(config: ConfigDict) -> None:
+    """Replaces the paths in a config by those of this computer, see `storage.local_path`; raises its InputError."""
+    flat = flatten(config)
+    for key in PATH_KEYS:
+        if isinstance(path := flat.get(key), str):
+            config.update_from_flattened_dict({key: str(local_path(path, f'--config.{key}'))})
 
 
 def flatten(config: ConfigDict | Mapping, prefix: str = '') -> dict[str, Any]:
@@ -158,6 +175,9 @@ def changed_keys(config: Any, recorded: Mapping) -> list[tuple[str, Any, Any]]:
     """
     # A key that the recorded config lacks, because it is newer, had the meaning of its default.
     now, before = flatten(to_json(config)), {**flatten(to_json(load_config('default'))), **flatten(recorded)}
+    for key in PATH_KEYS:
+        with contextlib.suppress(InputError):
+            before |= {key: str(local_path(before[key]))} if isinstance(before.get(key), str) else {}
     keys = [key for key in {**before, **now} if not key.startswith(FREE_KEYS)]
     return [(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
 

@@ -1,32 +1,162 @@
-"""Atomic writes of the files that this package itself writes, the cache folder, and JSON.
+"""Paths as users write them, atomic writes of the files that this package writes, locks, the cache folder, and JSON.
 
 Orbax, TFDS and TensorBoard write their own files.
 """
 
 import contextlib
+import datetime
+import errno
 import importlib.metadata
 import json
 import math
 import os
+import re
 import shutil
+import socket
+import tempfile
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+from absl import logging
 
 from m2snet_jax.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
+
 PACKAGES = ('m2snet_jax', 'jax', 'flax', 'optax', 'numpy', 'scipy', 'opencv-python-headless', 'pillow')
+LOCK = 'writer.lock'  # in a folder that one program writes
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+_ADDRESS = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+:/')  # pathlib makes one slash of two; C:/ is a drive
+_VARIABLE = re.compile(r'\$(?:([A-Za-z_]\w*)|\{([^}]*)\})')
+
+
+def local_path(path: str | Path, name: str = '') -> Path:
+    """Returns a path as users write it as a path of this computer, which need not exist.
+
+    `~` and `$VARIABLES` are expanded. A name that exists in the other Unicode form (macOS decomposes accents) is
+    returned as it exists.
+
+    Args:
+        name: of the flag, key or environment variable that holds the path, for the error.
+
+    Raises:
+        InputError: an address, `~` without a home folder, a variable that is not set, or a link that leads to itself.
+    """
+    text = os.fspath(path)
+    given = f'{name}={text}' if name else text
+    refuse_address(text, given)
+    if text.startswith('~'):
+        expanded = os.path.expanduser(text)
+        if expanded == text:
+            user = text.partition(os.sep)[0]
+            raise InputError(f'{given}: there is no home folder for {user}; give an absolute path')
+        text = expanded
+    if '$' in text and not os.path.lexists(text):
+        for found in _VARIABLE.finditer(text):
+            if (variable := found[1] or found[2]) not in os.environ:
+                raise InputError(f'{given}: the environment variable {variable} is not set')
+        text = os.path.expandvars(text)
+        refuse_address(text, given)
+    for form in (text, unicodedata.normalize('NFC', text), unicodedata.normalize('NFD', text)):
+        if _exists(form, given):
+            return Path(form)
+    return Path(text)
+
+
+def refuse_address(text: str, given: str) -> None:
+    """Raises InputError, which begins with `given`, for gs://, s3:// and the like: files are read and written here."""
+    if _ADDRESS.match(text):
+        kind = text.partition(':')[0]
+        raise InputError(f'{given}: an address ({kind}://) where a local folder is needed; copy the files, or mount it')
+
+
+def _exists(path, given):
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise InputError(f'{given}: cannot be opened ({error.strerror}); name another path') from None
+        return False
+    except ValueError:  # a null character
+        raise InputError(f'{given!r}: not a path') from None
+    return True
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Holds the lock of a folder, which one program at a time can hold.
+
+    The kernel releases it when the program ends, however it ends. Windows and some network file systems have no such
+    locks. On the latter a warning is logged, and nothing is checked.
+
+    Raises:
+        InputError: another program holds it; the message names process, host and time.
+    """
+    path, file = folder / LOCK, None
+    try:
+        while fcntl is not None and file is None:
+            file = _locked(path)
+        if file is not None:
+            about = {'pid': os.getpid(), 'host': socket.gethostname()}
+            about['since'] = datetime.datetime.now().astimezone().isoformat(' ', 'seconds')
+            os.truncate(file, 0)
+            os.write(file, json.dumps(about).encode())
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise InputError(f'{path}: cannot be written ({error.strerror or error})') from None
+        logging.warning('%s: this file system has no locks; do not start a second run in this folder', folder)
+    try:
+        yield
+    finally:
+        if file is not None:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            os.close(file)
+
+
+def _locked(path):
+    """Returns a lock file, open and locked, or None if it was removed meanwhile; raises InputError if it is locked."""
+    assert fcntl is not None
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file), os.stat(path)):
+            return file
+    except BlockingIOError:
+        raise InputError(_writer(file, path.parent)) from None
+    except FileNotFoundError:
+        pass
+    except BaseException:
+        os.close(file)
+        raise
+    os.close(file)
+    return None
+
+
+def _writer(file, folder):
+    """Returns the message that names the program that holds a lock, and closes the lock's file."""
+    who = 'another process is writing here'
+    with os.fdopen(file, encoding='utf-8') as text, contextlib.suppress(ValueError, KeyError, TypeError):
+        about = json.loads(text.read())
+        who = f'process {about["pid"]} on {about["host"]} has been writing here since {about["since"]}'
+    return f'{folder}: {who}; wait until it ends, or name another folder'
 
 
 @contextlib.contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`, a file or a folder, which gets its name when the block ends without error.
 
-    The parent folder is made. A file replaces an older one. Raises InputError if it cannot be written.
+    The parent folder is made. A file replaces an older one. Raises InputError for an address, or a path that
+    cannot be written.
     """
     path = Path(path)
+    refuse_address(str(path), str(path))
     temporary = path.with_name(f'.{os.getpid()}.{path.name}')  # the ending is kept, since some writers look at it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,9 +175,18 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 
 def write(path: str | Path, content: str | bytes) -> None:
-    """Writes text, as UTF-8, or bytes; see `whole`."""
+    """Writes text, as UTF-8, or bytes; see `whole`. In a text, file names that are not UTF-8 keep their bytes."""
     with whole(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode(errors='surrogateescape') if isinstance(content, str) else content)
+
+
+def append(path: Path, text: str) -> None:
+    """Appends text, as UTF-8, to a file; raises InputError if it cannot be written."""
+    try:
+        with path.open('a', encoding='utf-8', errors='surrogateescape') as file:
+            file.write(text)
+    except OSError as error:
+        raise InputError(f'{path}: cannot be written ({error.strerror or error})') from None
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -76,8 +215,18 @@ def read_json_lines(path: str | Path) -> list:
 
 
 def cache_folder() -> Path:
-    """Returns the folder of this package in the user's cache; it need not exist."""
-    return platformdirs.user_cache_path('m2snet_jax', appauthor=False)
+    """Returns the folder of this package in the user's cache; it need not exist.
+
+    That of a user without a home folder is in the folder for temporary files.
+    """
+    path = platformdirs.user_cache_path('m2snet_jax', appauthor=False)
+    if path.is_absolute() and '~' not in path.parts:
+        return path
+    path = Path(tempfile.gettempdir()) / f'm2snet_jax-{os.getuid()}'
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.stat().st_uid != os.getuid():  # anybody may make folders there
+        raise InputError(f"{path}: is another user's; set the environment variable XDG_CACHE_HOME to a folder of yours")
+    return path
 
 
 def versions() -> dict[str, str]:

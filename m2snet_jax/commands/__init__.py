@@ -1,15 +1,28 @@
 """The commands, one module each. A module has `main(argv) → exit status`, `argv[0]` being the command's name."""
 
+import codecs
+import errno
 import os
+import signal
 import sys
+import unicodedata
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import config_flags
 
-from m2snet_jax.config import check_key, find_config, flatten, load_config
+from m2snet_jax.config import check_key, expand_paths, find_config, flatten, load_config
 from m2snet_jax.errors import InputError
+from m2snet_jax.storage import local_path
+
+# The flags of all commands that hold a path; the keys are in `config.PATH_KEYS`, and all words are paths.
+PATH_FLAGS = ('golden', 'images', 'maps', 'masks', 'model', 'output', 'reference', 'root', 'weights', 'workdir')
+# The system refuses to write or to open a file, which is no fault of the program.
+REFUSALS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE,
+    errno.ELOOP, errno.ENAMETOOLONG,
+)  # fmt: skip
 
 
 class CommandLine(NamedTuple):
@@ -79,9 +92,16 @@ def parse(
         raise InputError(' '.join(str(error).split())) from None
     if found and not words:
         raise InputError(f'{found[0]}: not understood; flags start with --')
-    if loaded is not None and values.root is not None:
-        loaded.data.root = values.root
-    return CommandLine(loaded, name, values, found)
+    for flag in PATH_FLAGS:
+        if flag in values and (given := values[flag].value):
+            several = isinstance(given, list)
+            paths = [str(local_path(path, f'--{flag}')) for path in (given if several else [given])]
+            values[flag].value = paths if several else paths[0]
+    if loaded is not None:
+        if values.root is not None:
+            loaded.data.root = values.root
+        expand_paths(loaded)
+    return CommandLine(loaded, name, values, [str(local_path(word)) for word in found])
 
 
 def run_name(config_name: str) -> str:
@@ -91,18 +111,58 @@ def run_name(config_name: str) -> str:
 
 
 def run(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
-    """Runs a command's body and returns its exit status; an InputError is printed as one line and gives status 2."""
+    """Runs a command's body and returns its exit status.
+
+    An InputError is printed as one line and gives status 2; a full disk or another refusal of the system, one line and
+    1; Ctrl-C, one line and 130.
+    """
+    use_any_console()
     try:
-        try:
-            return main(argv) or 0
-        finally:
-            sys.stdout.flush()
+        status = main(argv) or 0
+        sys.stdout.flush()
+        return status
     except InputError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader, e.g. `head`, has closed the pipe; nothing is left to flush at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _ended(f'error: {error}', 2)
+    except KeyboardInterrupt:
+        return _ended('interrupted', 128 + signal.SIGINT)
+    except BrokenPipeError:  # the reader, e.g. `head`, has closed the pipe
+        return _ended(None, 1)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        name = 'the output' if error.filename is None else os.fsdecode(error.filename)
+        return _ended(f'error: {name}: cannot be read or written ({error.strerror})', 1)
+
+
+def _ended(line, status):
+    """Prints a line to stderr, if it can be written, and returns the status; what stdout refuses is dropped."""
+    for stream, text in ((sys.stderr, line), (sys.stdout, None)):
+        try:
+            if text is not None:
+                print(text, file=stream)
+            stream.flush()
+        except OSError:  # else Python tries again at its end, and fails
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return status
+
+
+def use_any_console() -> None:
+    """Makes stdout and stderr replace what their encoding lacks, e.g. '…' in ASCII, instead of failing."""
+    codecs.register_error('m2snet_jax', _replaced)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='m2snet_jax')
+
+
+def _replaced(error):
+    """Returns what is printed instead: bytes of a file name that is not UTF-8 as \\xNN, else the nearest ASCII or ?."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    pieces = []
+    for character in error.object[error.start : error.end]:
+        near = unicodedata.normalize('NFKD', character).encode('ascii', 'ignore').decode()
+        pieces.append(f'\\x{ord(character) - 0xDC00:02x}' if '\udc80' <= character <= '\udcff' else near or '?')
+    return ''.join(pieces), error.end
 
 
 def _flag(word):

@@ -77,16 +77,17 @@ def _read(source, config):
     from ml_collections import ConfigDict
 
     from m2snet_jax.build import empty_model
-    from m2snet_jax.weights import load_state_dict, load_weights, read_torch_file, recorded_config
+    from m2snet_jax.weights import NAMES_SHOWN, load_state_dict, load_weights, read_torch_file, recorded_config
+    from m2snet_jax.weights.names import without_shared_prefixes
 
     if source.is_dir():
         config = ConfigDict(recorded_config(source))
     model = empty_model(config)
     if source.is_dir():
         return load_weights(model, source), config, None
-    arrays = read_torch_file(source)
+    arrays = without_shared_prefixes(model, read_torch_file(source, config.model.weights_average))
     try:
-        return load_state_dict(model, arrays), config, arrays
+        return load_state_dict(model, arrays, names_shown=NAMES_SHOWN), config, arrays
     except InputError as error:
         raise InputError(f'{source}: {error} (--config.model and --config.data.classes say which model)') from None
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from absl import logging
 
 from m2snet_jax.errors import InputError
+from m2snet_jax.storage import local_path
 
 URL = 'https://drive.google.com/uc?id={}'
 TIMEOUT = 30  # seconds without an answer
@@ -51,7 +52,7 @@ def fetch(name: str, archives: dict[str, str], expected: str | None) -> Path:
 
 def data_dir() -> Path:
     """Returns the folder of downloads and prepared records: `TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
-    return Path(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
+    return local_path(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets', 'TFDS_DATA_DIR')
 
 
 def unpack(archive: Path, folder: Path) -> None:

@@ -22,7 +22,7 @@ def manifest_of(builder: tfds.core.DatasetBuilder, splits: Iterable[str]) -> lis
     """
     path = manifest_path(builder)
     if path.exists():
-        text = path.read_text(encoding='utf-8')
+        text = path.read_text(encoding='utf-8', errors='surrogateescape')
     else:
         text = to_csv(row for split in splits for row in _rows(builder, split))
         with contextlib.suppress(InputError):  # another user's records can be read all the same
@@ -46,7 +46,7 @@ def to_csv(rows: Iterable[dict]) -> str:
 
 def hash_of(rows: Iterable[dict]) -> str:
     """Returns the SHA-256 of rows: two datasets with equal hashes have equal files and splits."""
-    return hashlib.sha256(to_csv(rows).encode()).hexdigest()
+    return hashlib.sha256(to_csv(rows).encode(errors='surrogateescape')).hexdigest()
 
 
 def _rows(builder, split):
@@ -55,7 +55,7 @@ def _rows(builder, split):
     for example in builder.as_data_source(split, decoders=encoded):
         yield {
             'split': split,
-            'name': example['name'].decode(),
+            'name': example['name'].decode(errors='surrogateescape'),  # of file names that are not UTF-8
             'height': int(example['height']),
             'width': int(example['width']),
             'foreground': f'{example["foreground"]:.6f}',

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from m2snet_jax.data.download import data_dir
 from m2snet_jax.data.source import (
     Source,
     decide_reading,
@@ -49,7 +49,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._description, self._source = description, source
         self._turned, self._inverted, self._count = [], 0, 0
         config = tfds.core.BuilderConfig(name=source.key, description=source.root)
-        super().__init__(config=config, data_dir=os.environ.get('TFDS_DATA_DIR'), file_format='array_record')
+        super().__init__(config=config, data_dir=str(data_dir()), file_format='array_record')
 
     def _info(self):
         features = tfds.features.FeaturesDict(
@@ -169,7 +169,11 @@ class Examples(Sequence):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self._source[self._indices[index]]
-        return {'name': record['name'].decode(), 'image': record['image'], 'mask': record['mask'][:, :, 0]}
+        return {
+            'name': record['name'].decode(errors='surrogateescape'),
+            'image': record['image'],
+            'mask': record['mask'][:, :, 0],
+        }
 
 
 def _record(name, contents, classes):
@@ -177,7 +181,7 @@ def _record(name, contents, classes):
     height, width = contents.mask.shape
     image_sha256, mask_sha256 = contents.hashes
     return {
-        'name': name,
+        'name': name.encode(errors='surrogateescape'),
         'image': io.BytesIO(encode_png(contents.image)),
         'mask': io.BytesIO(encode_png(contents.mask)),
         'height': height,

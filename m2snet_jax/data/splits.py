@@ -191,7 +191,7 @@ def clip_of(name: str) -> str:
 
 def hash_fraction(name: str, seed: int) -> float:
     """Returns the hash of a name and a seed as a fraction from 0 up to 1, for a shuffled order that never changes."""
-    return int(hashlib.sha256(f'{seed}/{name}'.encode()).hexdigest()[:8], 16) / 2**32
+    return int(hashlib.sha256(f'{seed}/{name}'.encode(errors='surrogateescape')).hexdigest()[:8], 16) / 2**32
 
 
 def _links(keys):

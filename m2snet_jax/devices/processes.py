@@ -78,23 +78,39 @@ def gather(value: Any) -> list:
 
 
 @contextlib.contextmanager
-def termination() -> Iterator[Callable[[int], bool]]:
-    """Yields `asked(step)`: whether the run is to end after `step`, because a process got SIGTERM.
+def termination() -> Iterator[Callable[[int], int | None]]:
+    """Yields `asked(step)`: the signal for which the run is to end after `step`, None if it is to go on.
 
-    Several processes agree on a common step (jax handles the signal); all of them must ask at every step.
+    The signal is SIGTERM, or SIGINT from Ctrl-C; a second SIGINT ends the process at once, with status 130. Several
+    processes agree on a common step (jax handles the signal); all of them must ask at every step.
     """
-    if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point
-        return
-    terminated = threading.Event()
+    several, received = jax.process_count() > 1, []
+
+    def terminate(number, frame):
+        if number == signal.SIGINT and received:
+            os.write(2, b'interrupted again: ended without saving; the checkpoints are of earlier steps\n')
+            os._exit(128 + signal.SIGINT)
+        received.append(number)
+        if several:
+            os.kill(os.getpid(), signal.SIGTERM)  # jax handles no other
+        if number == signal.SIGINT and os.isatty(2):
+            os.write(2, b'interrupted: this step is finished and saved first; again ends at once\n')
+
+    def asked(step):
+        if several:
+            return signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else None
+        return received[0] if received else None
+
+    numbers = (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set a handler
-        yield lambda step: terminated.is_set()
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
+        numbers = ()
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]  # as a shell's jobs have it
+    before = {number: signal.signal(number, terminate) for number in numbers if number not in ignored}
     try:
-        yield lambda step: terminated.is_set()
+        yield asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def end_if_another_did(error: BaseException) -> None:

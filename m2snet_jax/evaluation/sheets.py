@@ -58,7 +58,7 @@ def read_per_image(folder: str | Path) -> list[dict[str, str]]:
     """Returns `Scores.per_image` of a folder, every value as text; raises InputError where there is none."""
     path = Path(folder) / FOLDER / PER_IMAGE
     try:
-        with path.open(newline='', encoding='utf-8') as file:
+        with path.open(newline='', encoding='utf-8', errors='surrogateescape') as file:
             rows = list(csv.DictReader(file))
     except OSError:
         raise InputError(f'{path}: no such score sheet; name a folder that train or evaluate wrote') from None

@@ -25,6 +25,7 @@ from m2snet_jax.images.formats import read_image
 from m2snet_jax.images.reading import UNDECIDED, from_json
 from m2snet_jax.models.folding import fold_batch_norms
 from m2snet_jax.models.model_weights import merge_model, split_model
+from m2snet_jax.storage import local_path
 from m2snet_jax.weights import load_weights, recorded_config, recorded_reading
 from m2snet_jax.weights.names import model_hash
 
@@ -44,14 +45,15 @@ def load_model(path: str | Path, *, config: Any = None) -> 'Predictor':
     Raises:
         InputError: nothing there, or weights that do not fit.
     """
-    path, bare = Path(path), not Path(path).is_dir()
+    path = local_path(path)
+    bare = not path.is_dir()
     if not bare:
         config = cast(Any, ConfigDict(recorded_config(path)))
     elif config is None or isinstance(config, str):
         config = load_config(config or 'default')
     model = empty_model(config)
     try:
-        load_weights(model, path)
+        load_weights(model, path, config.model.get('weights_average') if bare else None)
     except InputError as error:
         if bare and 'do not fit' in str(error):
             expected = f'{config.model.name} with {config.model.encoder} and {config.data.classes} output map(s)'

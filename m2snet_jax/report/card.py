@@ -77,7 +77,7 @@ def _data(folder, summary):
     first_line, _, _ = about.partition('\n')
     path = folder / 'manifest.csv'
     if path.exists():
-        with path.open(newline='', encoding='utf-8') as file:
+        with path.open(newline='', encoding='utf-8', errors='surrogateescape') as file:
             counts = collections.Counter(row['split'] for row in csv.DictReader(file))
         where = ' `manifest.csv` lists every image with its split, size and SHA-256.'
     else:

@@ -28,7 +28,17 @@ from pathlib import Path
 from typing import Any
 
 from m2snet_jax.build import check_config
-from m2snet_jax.config import FREE_KEYS, changed_keys, check_key, flatten, load_config, load_file, read_record, to_json
+from m2snet_jax.config import (
+    FREE_KEYS,
+    changed_keys,
+    check_key,
+    expand_paths,
+    flatten,
+    load_config,
+    load_file,
+    read_record,
+    to_json,
+)
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.sheets import scored_step
 
@@ -208,6 +218,7 @@ def _changed(config, changes, where):
         except (TypeError, ValueError) as error:
             raise InputError(f'{where}: {key}={value!r} does not fit: {" ".join(str(error).split())}') from None
     try:
+        expand_paths(changed)
         check_config(changed)
     except InputError as error:
         raise InputError(f'{where}: {error}') from None

@@ -25,7 +25,7 @@ def run_study(cells: list[Cell], after: Callable[[], object] = lambda: None) -> 
 
     Raises:
         InputError: a cell cannot be run; nothing is trained then.
-        SystemExit: on SIGTERM; the current run has saved its last step.
+        SystemExit: on SIGTERM or Ctrl-C; the current run has saved its last step.
     """
     check(cells)
     runs, failed = {}, {}

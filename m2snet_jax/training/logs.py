@@ -19,7 +19,7 @@ from m2snet_jax.devices import processes
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.scores import Scores
 from m2snet_jax.metrics.precision_recall import THRESHOLDS, precision_recall
-from m2snet_jax.storage import read_json_lines, write
+from m2snet_jax.storage import append, read_json_lines, write
 
 # The scores that compare runs, as the papers print them; the sheets in `scores/` have all.
 HEADLINES = (
@@ -49,9 +49,9 @@ class Logs:
         write(self._path, ''.join(json.dumps(row) + '\n' for row in rows))
         self._keys = {} if config is None else _shaping_keys(config)
         if tensorboard:
-            from tensorboardX import SummaryWriter  # here, because it takes 0.25 s
+            from m2snet_jax.training.event_file import EventFile  # here, because it takes 0.25 s
 
-            self._events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
+            self._events = EventFile(workdir, step + 1)
         if wandb:
             self._wandb = _start_wandb(Path(workdir), self._keys)
 
@@ -59,8 +59,7 @@ class Logs:
         """Writes one row of scalars for a step, and `line` to the console."""
         if self._path is None:
             return
-        with self._path.open('a') as file:
-            file.write(json.dumps({'step': step, **scalars}) + '\n')
+        append(self._path, json.dumps({'step': step, **scalars}) + '\n')
         self._show(step, scalars)
         if line:
             log(line)
@@ -68,7 +67,7 @@ class Logs:
     def write_image(self, step: int, name: str, image: UInt8[np.ndarray, 'height width 3']) -> None:
         """Writes one image to TensorBoard and Weights & Biases."""
         if self._events:
-            self._events.add_image(name, image, step, dataformats='HWC')
+            self._events.add_image(step, name, image)
         if self._wandb:
             import wandb  # pyright: ignore[reportMissingImports] (optional)
 
@@ -85,11 +84,7 @@ class Logs:
         chosen = {name: value for name, value in chosen.items() if math.isfinite(value)}
         self._show(step, chosen)
         if self._events:
-            from tensorboardX.summary import hparams
-
-            # Not by `add_hparams`, which writes them as a separate run.
-            for summary in hparams(self._keys, chosen):
-                self._events.file_writer.add_summary(summary)
+            self._events.add_hyperparameters(self._keys, chosen)
         for test_set, entry in scores.details.items():
             for number, levels in enumerate(entry['levels'], start=1):
                 suffix = f'/class{number}' if len(entry['levels']) > 1 else ''
@@ -107,7 +102,7 @@ class Logs:
     def _show(self, step: int, scalars: Mapping[str, float]) -> None:
         if self._events:
             for name, value in scalars.items():
-                self._events.add_scalar(name, value, step)
+                self._events.add_scalar(step, name, value)
         if self._wandb:
             self._wandb.log({'step': step, **scalars})
 
@@ -117,7 +112,7 @@ class Logs:
         if not counts['recall'].any():  # there is no lesion
             return
         if self._events:
-            self._events.add_pr_curve_raw(name, *counts.values(), step, len(THRESHOLDS))
+            self._events.add_curve(step, name, *counts.values(), len(THRESHOLDS))
         if self._wandb:
             import wandb  # pyright: ignore[reportMissingImports] (optional)
 

@@ -25,11 +25,11 @@ from m2snet_jax.models.lossnet import LossNet
 from m2snet_jax.models.model_weights import ModelWeights
 from m2snet_jax.prediction.predictor import Predictor, make_predict_step
 from m2snet_jax.report import write_card, write_report
-from m2snet_jax.storage import versions
+from m2snet_jax.storage import local_path, versions
 from m2snet_jax.training.logs import Logs, Progress, log
 from m2snet_jax.training.optimizer import PUBLISHED_BATCH, build_optimizer
 from m2snet_jax.training.precise_batch_norm import precise_batch_stats
-from m2snet_jax.training.run_folder import check_same_run, check_writable, write_about
+from m2snet_jax.training.run_folder import check_same_run, check_writable, only_writer, write_about
 from m2snet_jax.training.samples import Samples
 from m2snet_jax.training.step import TrainState, build_train_step, create_train_state
 from m2snet_jax.training.validation import make_validate, watched_split
@@ -48,21 +48,27 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, float]:
         {'<set>/<protocol>/<name>': figure}, fractions.
 
     Raises:
-        InputError: the config, the data, the weights or the folder cannot be used; nothing has been written.
+        InputError: the config, the data, the weights or the folder cannot be used, and nothing has been written; or the
+            disk is full.
         FloatingPointError: a loss is NaN or infinite; the message names the step. Checkpoints hold earlier steps only.
-        SystemExit: the process got SIGTERM; the last step is saved.
+        SystemExit: the process got SIGTERM, or SIGINT from Ctrl-C; the last step is saved.
     """
     check_config(config)
     mesh = make_mesh()
     check_batch(config.batch, config.gradient_accumulation, mesh)
-    workdir = Path(workdir)
+    workdir = local_path(workdir, '--workdir')
     check_writable(workdir)
     dataset = open_dataset(config)
     fetch_weights(config)
     model, lossnet = build_model(config), build_lossnet(config)
     about = _about(config, dataset, lossnet)
     check_same_run(config, about, workdir)
+    with only_writer(workdir):
+        return _run(config, mesh, dataset, model, lossnet, about, workdir)
 
+
+def _run(config, mesh, dataset, model, lossnet, about, workdir) -> dict[str, float]:
+    """Trains and scores what was checked, in a folder that no other process writes; returns the scores."""
     warnings = weight_warnings(config)
     if processes.is_primary():
         write_about(about, dataset.manifest, workdir)
@@ -128,7 +134,7 @@ def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, 
                 state, losses = train_step(state, lossnet_params, batch, size)
             progress.add(step, losses)
             asked, dice = asked_to_end(step), None
-            last, epoch_ends = step == total or asked, step == total or step % epoch_steps == 0
+            last, epoch_ends = step == total or asked is not None, step == total or step % epoch_steps == 0
             if step == total and config.precise_batch_norm:
                 following = [shard(next(batches), mesh)['image'] for _ in range(config.precise_batch_norm)]
                 state = state.with_statistics(precise_batch_stats(graph, state.eval_weights, following))
@@ -145,10 +151,11 @@ def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, 
             if step % config.checkpoint.every == 0 or last or (epoch_ends and config.select != 'last'):
                 progress.check()
                 checkpoints.save(step, state, dice)
-            if asked and step < total:
+            if asked is not None and step < total:
                 checkpoints.close()
-                log(f'SIGTERM received: step {step} of {total} is saved; the same command goes on from there')
-                raise SystemExit(128 + signal.SIGTERM)
+                name = signal.Signals(asked).name
+                log(f'{name} received: step {step} of {total} is saved; the same command goes on from there')
+                raise SystemExit(128 + asked)
     return state
 
 

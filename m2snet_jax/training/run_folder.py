@@ -1,18 +1,23 @@
-"""Checks of the folder of a run before it starts, and the files that it starts with."""
+"""Checks of the folder of a run before it starts, its lock, and the files that it starts with."""
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from m2snet_jax.config import changed_keys, read_record
 from m2snet_jax.data.manifest import to_csv
+from m2snet_jax.devices import processes
 from m2snet_jax.errors import InputError
-from m2snet_jax.storage import write, write_json
+from m2snet_jax.evaluation.sheets import scored_step
+from m2snet_jax.storage import local_path, lock, write, write_json
+from m2snet_jax.weights.checkpoint import saved_steps
 
 
-def check_writable(workdir: Path) -> None:
-    """Raises InputError if the folder cannot be made or written."""
+def check_writable(workdir: str | Path) -> None:
+    """Raises InputError if the folder is an address, or cannot be made or written."""
+    workdir = local_path(workdir, '--workdir')
     existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise InputError(f'--workdir={workdir}: {existing} is a file; name a folder')
@@ -20,12 +25,39 @@ def check_writable(workdir: Path) -> None:
         raise InputError(f'--workdir={workdir}: {existing} cannot be written; name another folder')
 
 
+@contextlib.contextmanager
+def only_writer(workdir: Path) -> Iterator[None]:
+    """Makes the folder and holds its lock, in the first process for all of a run.
+
+    Raises:
+        InputError: the folder cannot be made, or another run writes it; in every process of this run.
+    """
+    with contextlib.ExitStack() as stack:
+        refusal = None
+        if processes.is_primary():
+            try:
+                workdir.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lock(workdir))
+            except OSError as error:
+                refusal = f'{workdir}: cannot be made ({error.strerror}); name another folder'
+            except InputError as error:
+                refusal = str(error)
+        if refusal := processes.gather(refusal)[0]:
+            raise InputError(f'--workdir={refusal}')
+        yield
+
+
+def is_begun(workdir: Path) -> bool:
+    """Whether the folder has a checkpoint or scores. A folder without can start a run of any config."""
+    return bool(saved_steps(workdir / 'checkpoints')) or scored_step(workdir) is not None
+
+
 def check_same_run(config: Any, about: dict, workdir: Path) -> None:
     """Raises InputError if the folder has a run of another config, of other data or with another LossNet.
 
     `about` describes the run that starts or resumes, as `write_about` writes it.
     """
-    if not (workdir / 'config.json').exists():
+    if not (workdir / 'config.json').exists() or not is_begun(workdir):
         return
     recorded = read_record(workdir)
     changes = [f'{key} {before} → {now}' for key, before, now in changed_keys(config, recorded['config'])]
@@ -42,12 +74,8 @@ def check_same_run(config: Any, about: dict, workdir: Path) -> None:
 
 
 def write_about(about: dict, manifest: Iterable[dict], workdir: Path) -> None:
-    """Makes the run's folder with `manifest.csv` and `config.json`; a resumed run leaves them as they are."""
-    if (workdir / 'config.json').exists():
+    """Writes `manifest.csv` and `config.json` into the run's folder; a run that resumes leaves them as they are."""
+    if (workdir / 'config.json').exists() and is_begun(workdir):
         return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'--workdir={workdir}: cannot be made ({error.strerror}); name another folder') from None
     write(workdir / 'manifest.csv', to_csv(manifest))
     write_json(workdir / 'config.json', about)

@@ -18,9 +18,10 @@ __all__ = [
     'load_state_dict', 'load_weights', 'read_torch_file', 'recorded_config', 'recorded_reading', 'state_dict',
     'trained_config', 'write_safetensors',
 ]  # fmt: skip
+NAMES_SHOWN = 3  # of each kind of mismatch between a file and a model
 
 
-def load_weights(model: Model, source: str | Path) -> Model:
+def load_weights(model: Model, source: str | Path, average: str | None = None) -> Model:
     """Puts weights into `model`, in place, and returns it.
 
     Args:
@@ -29,17 +30,20 @@ def load_weights(model: Model, source: str | Path) -> Model:
         source: the folder of a run or converted model (its newest checkpoint, or the one that its `select` chose), its
             folder `checkpoints` or that of one step, a PyTorch or safetensors file, or a name of
             `pretrained.PRETRAINED`.
+        average: the name of averaged weights in a file, see `read_torch_file`.
 
     Raises:
         InputError: `source` does not exist, or its weights do not fit the model.
     """
     path = weights_path(source)
     if not path.is_dir():
-        arrays = read_torch_file(path)
+        arrays = read_torch_file(path, average)
         try:
-            return load_state_dict(model, arrays)
+            return load_state_dict(model, arrays, names_shown=NAMES_SHOWN)
         except InputError as error:
             raise InputError(f'{path}: {error}') from None
+    if average is not None:
+        raise InputError(f'--config.model.weights_average={average}: {path} is a folder; only files hold such entries')
     from m2snet_jax.weights.checkpoint import restore_model  # here, because orbax takes a second to import
 
     run, step = _run_and_step(path)

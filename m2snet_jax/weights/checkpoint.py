@@ -1,7 +1,10 @@
 """Checkpoints of a run, by orbax."""
 
+import contextlib
+import errno
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,7 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
         self._manager = ocp.CheckpointManager(Path(folder).resolve(), options=options)
-        self._choose = choose
+        self._choose, self._failed = choose, False
 
     def latest_step(self) -> int | None:
         """Returns the newest step saved."""
@@ -53,11 +56,13 @@ class Checkpoints:
         items = _items(jax.tree.map(jax.numpy.copy, state))
         arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         metrics = {'Dice': UNMEASURED if dice is None else dice} if self._choose else None
-        self._manager.save(step, args=ocp.args.Composite(**arguments), metrics=metrics)
+        with self._writing():
+            self._manager.save(step, args=ocp.args.Composite(**arguments), metrics=metrics)
 
     def save_model(self, step: int, weights: ModelWeights) -> None:
         """Saves the `ModelWeights` of a model alone, from which no training can be resumed."""
-        self._manager.save(step, args=ocp.args.Composite(model=ocp.args.StandardSave(_item(weights))))
+        with self._writing():
+            self._manager.save(step, args=ocp.args.Composite(model=ocp.args.StandardSave(_item(weights))))
 
     def restore(self, like: Any) -> Any:
         """Returns the newest state, with the structure, dtypes and shardings of the TrainState `like`."""
@@ -79,9 +84,44 @@ class Checkpoints:
         return ModelWeights(**model)
 
     def close(self) -> None:
-        """Waits until everything is on disk."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits until everything is on disk; raises InputError if something could not be written."""
+        if self._failed:  # the reason is raised already
+            return
+        with self._writing():
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns what orbax raises while it writes, here or later for a save in the background, into an InputError."""
+        try:
+            yield
+        except Exception as error:
+            self._failed = True
+            if (reason := _refusal(error)) is None:
+                raise
+            raise InputError(
+                f'{self._manager.directory}: a checkpoint cannot be written ({reason}); the earlier ones are good: '
+                'make room, or name a folder that can be written, and give the same command again'
+            ) from None
+
+
+def saved_steps(folder: str | Path) -> list[int]:
+    """Returns the steps whose checkpoints are in a folder, which need not exist."""
+    folder = Path(folder).resolve()
+    return list(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+
+
+def _refusal(error: BaseException | None) -> str | None:
+    """Returns why the system refused to write, from an error or what it was raised from; None for another error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES):
+            if os.strerror(number) in str(error):  # tensorstore's errors are a ValueError each
+                return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _items(state: Any) -> dict[str, dict]:
@@ -113,7 +153,7 @@ def restore_model(
         InputError: no such checkpoint, a damaged one, or one of another model.
     """
     folder = Path(folder).resolve()
-    steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+    steps = saved_steps(folder)
     if not steps or step not in (None, *steps):
         raise InputError(f'{folder}: holds no checkpoint{"" if step is None else f" {step}"}')
     if step is None:

@@ -19,7 +19,9 @@ from m2snet_jax.models.encoders.res2net import Res2Net
 from m2snet_jax.models.lossnet import BLOCKS, LossNet
 from m2snet_jax.models.m2snet import MSNet
 from m2snet_jax.models.subtraction import CHANNELS
+from m2snet_jax.weights.placeholders import printable
 
+DEEPEST = 8  # shared prefixes of names, one after the other
 Model = TypeVar('Model', bound=nnx.Module)
 Array = Shaped[np.ndarray, '...']
 _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
@@ -92,20 +94,23 @@ def model_hash(model: nnx.Module) -> str:
     return digest.hexdigest()
 
 
-def load_state_dict(model: Model, arrays: Mapping[str, Array]) -> Model:
+def load_state_dict(model: Model, arrays: Mapping[str, Array], *, names_shown: int | None = None) -> Model:
     """Puts a PyTorch state dict into `model`, in place, and returns the model.
 
     Args:
         model: an MSNet, M2SNet, Res2Net or LossNet.
-        arrays: by PyTorch's names. Values are cast to the dtypes that the model holds.
+        arrays: by PyTorch's names, which may share prefixes, see `without_shared_prefixes`. Values are cast to the
+            dtypes that the model holds.
+        names_shown: of each kind of mismatch in the message; None: all.
 
     Raises:
-        InputError: tensors are missing, misshapen or left over; the message names all of them, and the model is
-            unchanged. Only ImageNet classifiers, `num_batches_tracked`, VGG beyond relu4_3 and full-one filters, which
-            must be ones with zero bias, may be left over.
+        InputError: tensors are missing, misshapen or left over; the message names them, and the model is unchanged.
+            Only ImageNet classifiers, `num_batches_tracked`, VGG beyond relu4_3 and full-one filters, which must be
+            ones with zero bias, may be left over.
     """
-    variables = _variables(model)
-    problems = _problems(model, {name: _to_torch_shape(item.shape) for name, (_, item) in variables.items()}, arrays)
+    variables, arrays = _variables(model), without_shared_prefixes(model, arrays)
+    shapes = {name: _to_torch_shape(item.shape) for name, (_, item) in variables.items()}
+    problems = _problems(model, shapes, arrays, names_shown)
     if problems:
         raise InputError(f'the weights do not fit {type(model).__name__}: ' + '; '.join(problems))
     flat = {
@@ -116,11 +121,28 @@ def load_state_dict(model: Model, arrays: Mapping[str, Array]) -> Model:
     return model
 
 
+def without_shared_prefixes(model: nnx.Module, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Returns arrays without the prefixes that all their names share, as `model.` or `module.net.`.
+
+    They are returned as they are where the names do not fit `model` then, or fit it already.
+    """
+    expected, shorter = _variables(model).keys(), arrays
+    for _ in range(DEEPEST):
+        if expected <= shorter.keys():
+            return shorter
+        if not all('.' in name for name in shorter) or len({name.partition('.')[0] for name in shorter}) != 1:
+            break
+        shorter = {name.partition('.')[2]: array for name, array in shorter.items()}
+    return arrays
+
+
 def _to_torch_shape(shape):
     return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else tuple(shape)
 
 
-def _problems(model: nnx.Module, shapes: Mapping[str, tuple], arrays: Mapping[str, Array]) -> list[str]:
+def _problems(
+    model: nnx.Module, shapes: Mapping[str, tuple], arrays: Mapping[str, Array], shown: int | None
+) -> list[str]:
     """Returns one sentence for each way in which `arrays` do not fit `shapes`."""
     ignored = next(re.compile(pattern) for kind, pattern in _IGNORED.items() if isinstance(model, kind))
     filters = _full_one_filters(model)
@@ -144,7 +166,12 @@ def _problems(model: nnx.Module, shapes: Mapping[str, tuple], arrays: Mapping[st
         'unexpected': unexpected,
         'full-one filters that are not ones with zero bias': changed,
     }
-    return [f'{len(names)} {group} ({", ".join(names)})' for group, names in groups.items() if names]
+    return [f'{len(names)} {group} ({_listed(names, shown)})' for group, names in groups.items() if names]
+
+
+def _listed(names, shown):
+    names, count = [printable(name) for name in names[:shown]], len(names)
+    return ', '.join(names) + (f' and {count - len(names)} more' if count > len(names) else '')
 
 
 def _full_one_filters(model: nnx.Module) -> dict[str, Array]:

@@ -71,7 +71,7 @@ def weights_path(name_or_path: str | Path) -> Path:
         InputError: neither a known name nor an existing path; no network; or a file that is not the published one.
     """
     if name_or_path not in PRETRAINED:
-        path = Path(name_or_path)
+        path = storage.local_path(name_or_path)
         if not path.exists():
             raise InputError(f'{path}: no such file, nor one of the names {", ".join(PRETRAINED)}')
         return path
@@ -93,7 +93,7 @@ def fetch_weights(config: Any) -> None:
     """
     named = _named(config)
     for key, name in named.items():
-        if name not in PRETRAINED and not Path(name).exists():
+        if name not in PRETRAINED and not storage.local_path(name, f'--config.{key}').exists():
             raise InputError(f'--config.{key}={name}: no such file, nor one of the names {", ".join(PRETRAINED)}')
         if name in PRETRAINED and key != PRETRAINED[name].key:
             raise InputError(f'--config.{key}={name}: that file is for --config.{PRETRAINED[name].key}')
@@ -127,7 +127,8 @@ def _named(config: Any) -> dict[str, str]:
 
 def weights_folder() -> Path:
     """Returns the folder of downloaded weights; it need not exist."""
-    return Path(os.environ.get('M2SNET_JAX_CACHE') or storage.cache_folder())
+    named = os.environ.get('M2SNET_JAX_CACHE')
+    return storage.local_path(named, 'M2SNET_JAX_CACHE') if named else storage.cache_folder()
 
 
 def _download(files: Sequence[PretrainedFile]) -> None:

@@ -22,36 +22,46 @@ from jaxtyping import Shaped
 
 from m2snet_jax.errors import InputError
 from m2snet_jax.storage import write
-from m2snet_jax.weights.torch_pickle import Tensor, printable, unpickle
+from m2snet_jax.weights.foreign_formats import foreign_archive, foreign_format, guessed_format
+from m2snet_jax.weights.placeholders import printable
+from m2snet_jax.weights.state_dicts import find_state_dict
+from m2snet_jax.weights.torch_pickle import unpickle
 
 Array = Shaped[np.ndarray, '...']
 _LONGEST_READ = 4 * 2**20  # bytes of one string or number of a pickle, or of the directory of a zip file
 _LARGEST_RESULT = 4  # times the file's size: expanded views, shared storages, bfloat16 widened …
 _SMALL_RESULT = 64 * 2**20  # … but this many bytes are always fine
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
-_WRAPPERS = ('state_dict', 'model_state_dict', 'model_state', 'model', 'net', 'network', 'weights', 'params')
 
 
-def read_torch_file(path: str | Path) -> dict[str, Array]:
+def read_torch_file(path: str | Path, average: str | None = None) -> dict[str, Array]:
     """Reads the tensors of a `.safetensors` file, or of any other file as PyTorch's of either layout.
+
+    Args:
+        average: the name of averaged weights in the file, e.g. 'ema', to read in place of the ordinary ones.
 
     Returns:
         The arrays by name, in the file's order, with PyTorch's names and layouts: contiguous, writable copies of the
         stored type, but bfloat16, which numpy lacks, as float32 (exact). The state dict is also looked for under the
         usual keys (`{'state_dict': …}`, `{'model': …}`). Other entries, what is not a tensor, and the prefixes
-        `module.` and `_orig_mod.`, where every name has them, are left out.
+        `module.` and `_orig_mod.`, where every name has them, are left out; entries that are not plain data are named
+        in the log.
 
     Raises:
-        InputError: the file is missing, empty, truncated, damaged or of another kind, claims more bytes than it has, or
-            asks for anything but tensors in plain containers; the message says for what.
+        InputError: the file is missing, empty, truncated, damaged or of another kind, claims more bytes than it has,
+            asks for a call that does not make plain data, has something else in a tensor's place, has averaged weights
+            alone, or none named `average`; the message says which.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f'{path}: no such file')
     if path.stat().st_size == 0:
         raise InputError(f'{path}: the file is empty')
+    read, kind = (_read_safetensors, 'safetensors') if path.suffix == '.safetensors' else (_read_pickled, 'PyTorch')
     try:
-        return _without_prefixes(_read_safetensors(path) if path.suffix == '.safetensors' else _read_pickled(path))
+        if foreign := foreign_format(path):
+            raise InputError(f'is not a {kind} file but {foreign}')
+        return _without_prefixes(read(path, average))
     except InputError as error:
         raise InputError(f'{path}: {error}') from None
     except OSError as error:
@@ -70,22 +80,22 @@ def write_safetensors(path: str | Path, arrays: Mapping[str, Array]) -> None:
     write(path, data)
 
 
-def _read_safetensors(path: Path) -> dict[str, Array]:
+def _read_safetensors(path: Path, average: str | None) -> dict[str, Array]:
     from safetensors.numpy import load_file
 
-    arrays = load_file(path)
+    arrays = find_state_dict(load_file(path), average, path)
     wide = {name: array.astype(np.float32) for name, array in arrays.items() if array.dtype.name == 'bfloat16'}
     return arrays | wide
 
 
-def _read_pickled(path: Path) -> dict[str, Array]:
+def _read_pickled(path: Path, average: str | None) -> dict[str, Array]:
     with path.open('rb') as handle:
         file = _MappedFile(handle.fileno(), 0, access=mmap.ACCESS_READ)
     if file[:4] == b'PK\3\4':
         content, starts = _read_zip(file)
     else:
         content, starts = _read_stream(file, path)
-    tensors = _find_state_dict(content)
+    tensors = find_state_dict(content, average, path)
     nbytes = sum(tensor.nbytes() for tensor in tensors.values())
     if nbytes > max(_LARGEST_RESULT * len(file), _SMALL_RESULT):
         raise InputError(f'its tensors claim {nbytes:,} bytes, the file has {len(file):,}')
@@ -94,22 +104,6 @@ def _read_pickled(path: Path) -> dict[str, Array]:
         arrays[name] = tensor.array(file, starts[tensor.storage.key])
         file.release()
     return arrays
-
-
-def _find_state_dict(content: Any) -> dict[str, Tensor]:
-    """Returns the tensors by name, from inside the wrappers if there are any."""
-    for _ in range(len(_WRAPPERS)):
-        if not isinstance(content, dict):
-            raise InputError(f'holds no state dict but a {type(content).__name__.strip("_").lower()}')
-        inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), dict) and content[key]]
-        if not inner:
-            break
-        content = inner[0]
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    if not tensors:
-        found = ', '.join(printable(key) for key in list(content)[:8]) or 'nothing'
-        raise InputError(f'holds no tensors, neither at its top nor under {", ".join(_WRAPPERS)}; found: {found}')
-    return tensors
 
 
 def _without_prefixes(arrays: dict[str, Array]) -> dict[str, Array]:
@@ -138,7 +132,9 @@ def _read_zip(file: _MappedFile) -> tuple[Any, dict[str, int]]:
     entries = _zip_entries(file)
     pickles = [name for name in entries if name.endswith('/data.pkl') and name.count('/') == 1]
     if len(pickles) != 1:
-        raise InputError('is a zip file, but not of PyTorch: it holds no data.pkl')
+        foreign = foreign_archive(entries)
+        more = f'; it is {foreign}' if foreign else ''
+        raise InputError(f'is a zip file, but not of PyTorch: it holds no data.pkl{more}')
     top = pickles[0].removesuffix('data.pkl')
     if f'{top}byteorder' in entries and file[slice(*entries[f'{top}byteorder'][:2])] != b'little':
         raise InputError('was written on a big-endian machine, which is not supported')
@@ -190,7 +186,8 @@ def _read_stream(file: _MappedFile, path: Path) -> tuple[Any, dict[str, int]]:
     if magic != _MAGIC_NUMBER:
         if tarfile.is_tarfile(path):
             raise InputError('is a tar archive, the layout before PyTorch 0.2: load and save it with a newer PyTorch')
-        raise InputError('is not a PyTorch file')
+        foreign = guessed_format(path)
+        raise InputError('is not a PyTorch file' + (f' but {foreign}' if foreign else ''))
     for _ in ('version', 'system'):
         unpickle(file)
     content, storages = unpickle(file)

@@ -1,8 +1,9 @@
 """The pickle inside a PyTorch file, interpreted without being able to run anything.
 
 `pickletools` of the standard library splits a pickle into opcodes. Those that a state dict needs act on a plain stack;
-the only functions are the few of `_ADMITTED`, which record where a tensor is in the file. Any other name or opcode is
-refused by its name. Attacks on a real unpickler (calls, imports, huge memos, slow hashes) are not possible here.
+the only functions are the few of `_ADMITTED`, which record where a tensor is in the file. Other data become
+placeholders (`placeholders.py`). Any other call or opcode is refused by its name. Attacks on a real unpickler (calls,
+imports, huge memos, slow hashes) are not possible here.
 """
 
 import math
@@ -16,6 +17,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from m2snet_jax.errors import InputError
+from m2snet_jax.weights.placeholders import Placeholder, called, printable, refusal
 
 _MOST_OPCODES = 500_000  # a Res2Net-101 with the state of its optimizer takes about 50,000
 
@@ -24,11 +26,11 @@ def unpickle(file: Any) -> tuple[Any, dict[str, 'Storage']]:
     """Interprets the pickle that begins at the file's position and leaves the position behind its end.
 
     Returns:
-        The pickled value, in which tensors are `Tensor`, dicts have their string keys only (no other can name a tensor)
-        and sets are lists; and every storage that it mentions, by its key.
+        The pickled value, in which tensors are `Tensor`, dicts have their string keys only (no other names a tensor),
+        sets are lists and other objects are `Placeholder`; and every storage that it mentions, by its key.
 
     Raises:
-        InputError: the pickle asks for something that no state dict needs, or has too many opcodes.
+        InputError: the pickle asks for a call that does not make plain data, or has too many opcodes.
         Exception: any other error, for invalid bytes; a ValueError gives the reason.
     """
     stack, marks, memo, storages = [], [], {}, {}
@@ -47,7 +49,9 @@ def unpickle(file: Any) -> tuple[Any, dict[str, 'Storage']]:
                 stack.append(argument)
             case 'BINUNICODE' | 'SHORT_BINUNICODE' | 'BINUNICODE8' | 'UNICODE':
                 stack.append(argument)
-            case 'BINSTRING' | 'SHORT_BINSTRING' | 'STRING' | 'BINBYTES' | 'SHORT_BINBYTES' | 'BINBYTES8':
+            case (
+                'BINSTRING' | 'SHORT_BINSTRING' | 'STRING' | 'BINBYTES' | 'SHORT_BINBYTES' | 'BINBYTES8' | 'BYTEARRAY8'
+            ):
                 stack.append(argument)
             case 'NONE' | 'NEWTRUE' | 'NEWFALSE' | 'EMPTY_TUPLE':
                 stack.append({'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'EMPTY_TUPLE': ()}[opcode.name])
@@ -71,27 +75,33 @@ def unpickle(file: Any) -> tuple[Any, dict[str, 'Storage']]:
                 stack.append(pop_mark())
             case 'APPEND' | 'APPENDS' | 'ADDITEMS':
                 values = [stack.pop()] if opcode.name == 'APPEND' else pop_mark()
-                _expect(stack[-1], list).extend(values)
+                if not isinstance(stack[-1], Placeholder):
+                    _expect(stack[-1], list).extend(values)
             case 'EMPTY_DICT':
                 stack.append({})
             case 'DICT':
                 stack.append(_dictionary(pop_mark()))
             case 'SETITEM' | 'SETITEMS':
                 items = [stack.pop(), stack.pop()][::-1] if opcode.name == 'SETITEM' else pop_mark()
-                _expect(stack[-1], dict).update(_dictionary(items))
+                if not isinstance(stack[-1], Placeholder):
+                    _expect(stack[-1], dict).update(_dictionary(items))
             case 'GLOBAL':
-                stack.append(_admitted(*_expect(argument, str).split(' ', 1)))
+                stack.append(_global(*_expect(argument, str).split(' ', 1)))
             case 'STACK_GLOBAL':
                 name, module = stack.pop(), stack.pop()
-                stack.append(_admitted(_expect(module, str), _expect(name, str)))
+                stack.append(_global(_expect(module, str), _expect(name, str)))
             case 'INST':
-                stack.append(_call(_admitted(*_expect(argument, str).split(' ', 1)), tuple(pop_mark())))
+                stack.append(_call(_global(*_expect(argument, str).split(' ', 1)), tuple(pop_mark())))
+            case 'OBJ':
+                function, *arguments = pop_mark()
+                stack.append(_call(function, tuple(arguments)))
             case 'REDUCE' | 'NEWOBJ':
                 arguments, function = stack.pop(), stack.pop()
-                stack.append(_call(function, arguments))
+                stack.append(_call(function, arguments, as_class=opcode.name == 'NEWOBJ'))
             case 'BUILD':
                 stack.pop()  # attributes, as the `_metadata` of a state dict
-                _expect(stack[-1], (dict, Tensor))
+                if not isinstance(stack[-1], Placeholder):
+                    _expect(stack[-1], (dict, Tensor))
             case 'BINPERSID':
                 root, storage = _storage(*_expect(stack.pop(), tuple))
                 if storages.setdefault(root.key, root) != root:
@@ -199,20 +209,17 @@ def _ordered_dict(pairs=()):
     return ordered
 
 
-def _call(function: Any, arguments: Any) -> Any:
+def _call(function: Any, arguments: Any, *, as_class: bool = False) -> Any:
+    if isinstance(function, Placeholder):
+        return called(function, as_class=as_class)
     if not callable(function) or len(_expect(arguments, tuple)) > 8:  # callable means: a function of _ADMITTED
         raise ValueError('its pickle calls something that is not a function')
     return function(*arguments)
 
 
-def _admitted(module: str, name: str) -> Callable | _Type | None:
+def _global(module: str, name: str) -> Callable | _Type | Placeholder | None:
     full = f'{module}.{name}'
-    if full not in _ADMITTED:
-        raise InputError(
-            f'refused: it asks for {printable(full)}, which no state dict needs; nothing was run '
-            '(if you trust its origin, save its state_dict() alone)'
-        )
-    return _ADMITTED[full]
+    return _ADMITTED[full] if full in _ADMITTED else Placeholder(full)
 
 
 def _expect_counts(*counts: Any) -> None:
@@ -221,15 +228,11 @@ def _expect_counts(*counts: Any) -> None:
 
 
 def _expect(value: Any, kind: type | tuple[type, ...]) -> Any:
+    if isinstance(value, Placeholder):
+        raise refusal(value)
     if not isinstance(value, kind):
         raise ValueError('its pickle puts one thing where another belongs')
     return value
-
-
-def printable(name: str) -> str:
-    """Returns a name from a file, shortened and escaped for a one-line message."""
-    name = name if len(name) <= 120 else f'{name[:119]}…'
-    return name if name.isprintable() else ascii(name)
 
 
 _FLOATS = ('float64', 'float32', 'float16', 'complex128', 'complex64')

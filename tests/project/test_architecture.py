@@ -25,7 +25,8 @@ TIERS = (
     ('build',),
     ('data', 'weights'),
     ('metrics', 'models', 'images', 'devices'),
-    ('config', 'storage'),
+    ('config',),
+    ('storage',),
     ('errors',),
 )
 SIDEWAYS = {('commands', '__main__'), ('__main__', 'commands')}
@@ -34,7 +35,7 @@ HOMES = {
     'orbax': ('weights/checkpoint.py',),
     'grain': ('data/',),
     'tensorflow_datasets': ('data/',),
-    'tensorboardX': ('training/logs.py',),
+    'tensorboardX': ('training/event_file.py',),
     'wandb': ('training/logs.py',),
     'gradio': ('demo/',),
     'onnx': ('export/',),
