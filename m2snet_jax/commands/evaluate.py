@@ -4,11 +4,11 @@ python -m m2snet_jax evaluate --model=RUN|FILE [--config=NAME] [--root=DATA] [--
 python -m m2snet_jax evaluate --maps=DIR --config=NAME [--root=DATA] [--sets=NAME,…] [--output=DIR]
 python -m m2snet_jax evaluate --maps=DIR --masks=DIR [--images=DIR] [--output=DIR]
 
-A model predicts and is scored on every test set of the config (by default its own). Maps are taken by name from
-DIR/<set>/<name>.png, or DIR/<name>.png where that is no other set's name; png, jpg, bmp and tif are read, several
-classes as <name>_1, <name>_2 and so on. Masks come from the config, or from a folder with the same names. Scores are
-printed by every protocol, each under its name, beside published ones; DIR gets scores/, report.html and, of a model,
-model_card.md. Status 1: maps are missing or unreadable; the others are scored.
+A model is scored on every test set of the config, by default its own config. Maps are searched for by name:
+DIR/<set>/<name>.png, or DIR/<name>.png if no other set has this name. Maps of several classes are <name>_1, <name>_2
+and so on. Masks are those of the config, or are in the folder --masks with the same names. Scores are printed for every
+protocol, beside published ones. --output gets scores/, report.html and, for a model, model_card.md. Exit status 1: some
+maps are missing or unreadable; the others are scored.
 """
 
 import sys
@@ -31,16 +31,16 @@ def _main(argv):
         flags.DEFINE_string('maps', None, 'folder of maps to score', flag_values=values)
         flags.DEFINE_string('masks', None, "folder of masks, in place of the config's test sets", flag_values=values)
         flags.DEFINE_string('images', None, 'with --masks: folder of images, for the report', flag_values=values)
-        flags.DEFINE_list('sets', None, 'the test sets to score; by default all', flag_values=values)
-        default = 'folder of the sheets; by default evaluations/NAME of the model or of the maps'
+        flags.DEFINE_list('sets', None, 'test sets to score; by default all', flag_values=values)
+        default = 'folder for the scores; by default evaluations/NAME, with the name of the model or of the maps'
         flags.DEFINE_string('output', None, default, flag_values=values)
 
     config, named, values, _ = parse(argv, __doc__, define, config='default')
     given = [path for path in (values.model, values.maps) if path is not None]
     if len(given) != 1:
-        raise InputError('give either --model, to predict and score, or --maps, to score maps on disk')
+        raise InputError('give either --model, to predict and score, or --maps, to score existing maps')
     if values.maps is not None and values.masks is None and not named:
-        raise InputError('--maps needs the masks: name a --config, whose test sets are taken, or a folder with --masks')
+        raise InputError('--maps needs the masks: name a folder with --masks, or test sets with --config')
     source = Path(given[0])
     output = Path(values.output or Path('evaluations') / (source.name if source.is_dir() else source.stem))
     print(f'folder of the sheets: {output}', file=sys.stderr, flush=True)

@@ -177,7 +177,7 @@ class Progress:
         for step, one in zip(steps, losses, strict=True):
             if not math.isfinite(one['loss']):
                 raise FloatingPointError(
-                    f'the loss is {one["loss"]} at step {step} of {self._total}; checkpoints hold earlier steps only; '
+                    f'the loss is {one["loss"]} at step {step} of {self._total}; the checkpoints are of earlier steps; '
                     'lower --config.optimizer.peak_lr, or look at the images of this step'
                 )
 

@@ -158,7 +158,7 @@ def test_another_programs_scores_stand_beside(tmp_path):
     (tmp_path / 'theirs' / 'theirs_0.json').write_text(
         '{"model": "theirs", "seed": 0, "per_image": {"image0": [1, 2]}}'
     )
-    with pytest.raises(InputError, match=r'theirs_0\.json: no scores of a run'):
+    with pytest.raises(InputError, match=r'theirs_0\.json: not the scores of a run'):
         read_references(tmp_path / 'theirs')
 
 
