@@ -35,7 +35,10 @@ def _main(argv):
         flags.DEFINE_integer('repeats', 10, 'timed runs of each step', flag_values=values)
         flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
         flags.DEFINE_bool(
-            'distributed', None, 'run as one of several processes; by default where jax recognises a cluster', flag_values=values
+            'distributed',
+            None,
+            'run as one of several processes; by default where jax recognises a cluster',
+            flag_values=values,
         )
 
     config, _, values, _ = parse(argv, __doc__, define)
