@@ -1,4 +1,4 @@
-"""Converts a trained model between PyTorch's names and a run folder.
+"""Converts a trained model from PyTorch's names to the folder of a run, or back.
 
 python -m m2snet_jax convert SOURCE TARGET [--config=NAME] [--classifier]
 

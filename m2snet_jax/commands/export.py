@@ -38,9 +38,7 @@ def _main(argv):
         flags.DEFINE_string('model', None, 'folder of a run, or a file of weights', flag_values=values)
         flags.DEFINE_enum('format', 'stablehlo', FORMATS, 'format of the file', flag_values=values)
         flags.DEFINE_string('output', None, 'file to write', flag_values=values)
-        flags.DEFINE_multi_string(
-            'images', [], 'folder or file for the check; may be given several times', flag_values=values
-        )
+        flags.DEFINE_multi_string('images', [], 'folder or file for the check', flag_values=values)
         flags.DEFINE_float('tolerance', 1e-5, 'largest accepted difference of a probability', 0, 1, flag_values=values)
 
     config, _, values, words = parse(argv, __doc__, define, config='default', words=True)

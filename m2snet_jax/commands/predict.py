@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
 def _main(argv):
     def define(values):
         flags.DEFINE_string('model', None, 'folder of a run, or a file of weights', flag_values=values)
-        flags.DEFINE_multi_string('images', [], 'folder or file; may be given several times', flag_values=values)
+        flags.DEFINE_multi_string('images', [], 'folder or file', flag_values=values)
         flags.DEFINE_string('output', None, 'folder for the maps', flag_values=values)
         flags.DEFINE_enum('raw', None, ('npy', 'png16'), 'write probabilities before rounding', flag_values=values)
         flags.DEFINE_bool('overlay', False, 'also draw the outline of the mask on each image', flag_values=values)
