@@ -80,7 +80,7 @@ def test_other_images_are_not_compared(tmp_path):
     write_run(cells[1], [0.5, 0.6], ['image0', 'stranger'], lesion_free=0)
     table = study_table(study, cells)
     assert table['test_sets']['test']['differences'] == []
-    assert 'not compared, for they test other images: b − a' in text(table)
+    assert 'not compared, because their test images differ: b − a' in text(table)
 
 
 def test_seeds_of_one_variant_with_other_images_are_refused(tmp_path):
