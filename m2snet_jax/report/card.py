@@ -127,13 +127,13 @@ def _scores(summary):
             lines = [(row['name'].replace('_', ' '), number(row), bounds(row))[: len(heads)] for row in rows]
             parts.append(f'**{title}**: {_text(explanation)}\n\n{_table(heads, lines)}\n')
     note = (
-        'Scores are fractions. The best value is 1, except for the errors MAE and BER and the distances HD95 and ASSD in'
-        ' pixels, whose best value is 0.'
+        'Scores are fractions. The best value is 1, except for the errors MAE and BER and the distances HD95 and ASSD'
+        ' in pixels, whose best value is 0.'
     )
     if bootstrap['resamples']:
         note += (
-            f' Intervals are from {bootstrap["resamples"]} bootstrap resamples of the test images. They are valid for other'
-            ' images of the same kind, not for another seed or hospital.'
+            f' Intervals are from {bootstrap["resamples"]} bootstrap resamples of the test images. They are valid for'
+            ' other images of the same kind, not for another seed or hospital.'
         )
     return f'## Scores\n\n{note}\n\n' + '\n'.join(parts)
 
