@@ -1,13 +1,13 @@
-"""Breast tumours in ultrasound images (BUSI): benign and malignant in four folds, normal images predicted apart.
+"""Breast tumours in ultrasound images (BUSI): benign and malignant images in four folds, normal ones apart.
 
     python train.py --config=configs/busi.py --config.data.root=/path/to/folder --config.data.fold=0
 
 The folder holds `benign/`, `malignant/` and `normal/` (see m2snet_jax/data/datasets/busi.py for the tree and where to
-get it); without one, the published download is tried. One run trains on three folds and is scored on the fourth: four
-runs, `--config.data.fold` 0 to 3, make the published mean. `--config.data.group_duplicates` deals folds without leaks
-between near-duplicates, which plain folds have. The released recipe is 100 epochs of 485 images at 352 pixels, batch
-16, for a GPU or a TPU: 48,500 images a fold; divide by the images/s of the command benchmark to know the time. The
-variants `:paper` and `:small` (14 epochs, peak learning rate 0.02) are described in configs/default.py.
+get it). Without data.root the published archive is downloaded. A run trains on three folds and is scored on the fourth.
+The published mean is that of four runs, `--config.data.fold=0` to 3. `--config.data.group_duplicates=True` keeps
+near-duplicates in one fold. The released recipe is 100 epochs of 485 images at 352 pixels, batch 16, for a GPU or a
+TPU: 48,500 images a fold. Divide by the images/s of the command benchmark to know the time. The variants `:paper` and
+`:small` (14 epochs, peak learning rate 0.02) are described in configs/default.py.
 Published by the authors for M²SNet (mean and deviation, %): Jaccard 71.52 ± 1.19, specificity 98.35 ± .20, Dice
 79.21 ± 1.38. Sources of published figures: m2snet_jax/evaluation/published.py.
 """

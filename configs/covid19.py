@@ -3,8 +3,8 @@
     python train.py --config=configs/covid19.py --config.data.root=/path/to/folder
 
 The folder holds `train/` and `test/` (see m2snet_jax/data/datasets/covid19.py for the tree and where to get it);
-without one, the published download is tried. The split is by slice, with slices of every volume in both halves.
-The released recipe is 200 epochs of 894 slices at 352 pixels, batch 16, for a GPU or a TPU: 178,800 images; divide by
+without data.root the published archive is downloaded. The split is by slice: every volume has slices in both splits.
+The released recipe is 200 epochs of 894 slices at 352 pixels, batch 16, for a GPU or a TPU: 178,800 images. Divide by
 the images/s of the command benchmark to know the time. The variants `:paper` and `:small` (8 epochs) are described in
 configs/default.py.
 Published by the authors for M²SNet: Dice .795, S .855, MAE .006.

@@ -1,7 +1,7 @@
-"""Every config key once, with its meaning, unit, and the paper's and the released program's value.
+"""All config keys, with meaning, unit, and the values of the paper and of the released program.
 
-The other files in this folder start from this one and change a few lines. Any key can be changed on the command line:
-`--config.optimizer.peak_lr=0.01`; `none` unsets an optional key.
+The other files in this folder start from this one and change a few lines. To change a key on the command line:
+`--config.optimizer.peak_lr=0.01`. The value `none` unsets an optional key.
 "Released" is the authors' PyTorch program, "paper" the text of M2SNet (arXiv 2303.10894).
 """
 
@@ -9,13 +9,13 @@ from ml_collections import ConfigDict, config_dict
 
 
 def get_config(variant: str | None = None, pretrained: bool = False) -> ConfigDict:
-    """Returns the released recipe, or a variant of it, with the dataset still to be named.
+    """Returns the released recipe, or a variant of it.
 
     Args:
-        variant: 'paper' follows the text of the paper where it differs from the released program. 'small' is the scale
-            that two CPU cores learn in a quarter of an hour: 128 pixels, batch 8, no LossNet, random initial weights;
-            its scores are not comparable with published ones.
-        pretrained: start encoder and LossNet from ImageNet files, except in 'small'; they are downloaded once (see
+        variant: 'paper' follows the text of the paper where it differs from the released program. 'small' trains in 15
+            min on two CPU cores: 128 pixels, batch 8, no LossNet, random initial weights. Its scores are not
+            comparable with published ones.
+        pretrained: start encoder and LossNet from ImageNet weights, except in 'small'. They are downloaded once (see
             m2snet_jax/weights/pretrained.py).
 
     Raises:
@@ -25,18 +25,18 @@ def get_config(variant: str | None = None, pretrained: bool = False) -> ConfigDi
         raise ValueError(f'no variant {variant!r}: there are "paper" and "small"')
     config = ConfigDict()
 
-    config.seed = 0  # initial weights, order, augmentation and sizes; never the test set (see data.seed)
+    config.seed = 0  # of initial weights, order, augmentation and sizes; not of the test set (see data.seed)
     config.batch = 16  # images per step over all devices and hosts; paper and released: 16
     config.epochs = 50  # passes over the training images; paper and released: 50 for polyps
     config.steps = config_dict.placeholder(int)  # training steps; overrides epochs when set
     config.dtype = 'float32'  # convolutions in 'float32' or 'bfloat16' (released: float16 autocast)
     config.remat = False  # compute the encoder's stages again for the gradient instead of keeping them: less memory
-    config.gradient_accumulation = 1  # parts of a batch, computed in turn to save memory; batch norm sees one at a time
-    config.ema = config_dict.placeholder(float)  # decay of averaged weights, which are evaluated then; unset: none
+    config.gradient_accumulation = 1  # parts of a batch, one after the other, to save memory; batch norm sees one part
+    config.ema = config_dict.placeholder(float)  # decay of averaged weights, which are evaluated; unset: no average
     config.precise_batch_norm = 0  # batches over which running statistics are measured after training; released: none
 
-    # Which step's model is scored and loaded: 'last' (paper and released), or the one with the highest Dice after an
-    # epoch on the 'validation' split or on the 'test' sets. The latter flatters; every score sheet says so.
+    # Which step is scored and loaded: 'last' (paper and released), or the end of the epoch with the highest Dice on the
+    # 'validation' split or on the 'test' sets. With 'test' the scores are too high; the score sheets contain a warning.
     config.select = 'last'
     config.select_on_test = False  # must be set for select='test'
 
@@ -44,8 +44,8 @@ def get_config(variant: str | None = None, pretrained: bool = False) -> ConfigDi
     config.model.name = 'm2snet'  # 'm2snet' or 'msnet'
     config.model.encoder = 'res2net50'  # 'res2net50', 'res2net101', or 'res2net14' (tests, quickstart)
 
-    # Share of training after which the two batch norms that all subtraction units share keep their statistics; 1 is
-    # released: never. Each of their twenty calls is normalised by itself in training, by one statistic in evaluation.
+    # Share of training after which the two batch norms that all subtraction units share keep their running statistics.
+    # 1: never, as released. In training each call uses the statistics of its own input, in evaluation all use the same.
     config.model.freeze_shared_norms_after = 1.0
     config.model.encoder_weights = config_dict.placeholder(str)  # start of the encoder: name, .pth or .safetensors file
     config.model.weights = config_dict.placeholder(str)  # start of the whole model: a run's folder or a file
@@ -78,9 +78,9 @@ def get_config(variant: str | None = None, pretrained: bool = False) -> ConfigDi
     # Colours of masks, background first and then the classes, as red, green and blue in hexadecimal digits, e.g.
     # ('000000', 'ff0000'); the grey level 80 is '505050'. Unset: levels 0/255 or 0/1, or class indices.
     config.data.colors = config_dict.placeholder(tuple)
-    config.data.seed = 0  # of phantoms and splits; `seed` never changes the test set
+    config.data.seed = 0  # of generated images and of splits; `seed` does not change the test set
     config.data.folds = 4  # number of folds, used if data.fold is set; the paper's BUSI: k-fold
-    config.data.fold = config_dict.placeholder(int)  # fold that is the test, the others train; busi, goals, folder
+    config.data.fold = config_dict.placeholder(int)  # fold for the test, the others for training; busi, goals, folder
     config.data.folds_file = config_dict.placeholder(str)  # table name,fold; unset: folds.csv beside the data, or drawn
     config.data.group_duplicates = False  # near-duplicates are in the same fold; busi, goals, folder
     config.data.exclude = config_dict.placeholder(str)  # file of names, one a line, to leave out of training only
@@ -88,7 +88,7 @@ def get_config(variant: str | None = None, pretrained: bool = False) -> ConfigDi
     # units: 'lung' (centre -600, width 1500), 'mediastinum' (50, 350), 'abdomen' (50, 400), 'liver' (30, 150),
     # 'bone' (400, 1800), 'brain' (40, 80). In any units: 'CENTRE,WIDTH'. 'file': each file's own.
     config.data.window = config_dict.placeholder(str)
-    config.data.validation = config_dict.placeholder(float)  # held out of training: a share, or a number from 1 on
+    config.data.validation = config_dict.placeholder(float)  # held out of training: a share below 1, or a number
     config.data.count = 200  # phantoms: images generated for training
     config.data.test_count = 50  # phantoms: images generated for the test
     config.data.cache = True  # keep decoded images in memory
@@ -106,7 +106,7 @@ def get_config(variant: str | None = None, pretrained: bool = False) -> ConfigDi
 
     config.evaluate = ConfigDict()
     config.evaluate.batch = 8  # test images per prediction step
-    config.evaluate.bootstrap = 2000  # resamples behind each 95 % interval of a score; 0: no intervals
+    config.evaluate.bootstrap = 2000  # resamples for the 95 % interval of a score; 0: no intervals
 
     if variant == 'paper':
         config.loss.bce = 'weighted'

@@ -1,13 +1,13 @@
-"""Your own images: a folder with `images/` and `masks/`, paired by file name, on a CPU or a small GPU.
+"""Your own images: a folder with `images/` and `masks/`, paired by file name.
 
     python train.py --config=configs/folder.py --config.data.root=/path/to/folder
 
-Small enough for a few dozen images and two CPU cores: 256 pixels a side, batches of 4, no LossNet, 13 CPU minutes
-for 30 images. The shared batch norms keep their statistics after three fifths, as in the quickstart, because a run of
-a few hundred steps is too short for them (`model.freeze_shared_norms_after`).
-Masks are 0/255, 0/1, or class indices with `--config.data.classes`. About one image in five is kept for the
-test unless the folder has `train.txt` and `test.txt` (see m2snet_jax/data/datasets/folder.py). On a GPU and with more
-images, go up to the published size: `--config.data.size=352 --config.data.sizes='(224, 256, 288, 320, 352)'`.
+For about 30 images on two CPU cores: 256 pixels a side, batches of 4, no LossNet, 13 minutes of CPU time. The shared
+batch norms keep their statistics after 60 % of the training, as in the quickstart, because a training of a few hundred
+steps is too short for them (`model.freeze_shared_norms_after`).
+Masks are 0/255, 0/1, or class indices with `--config.data.classes`. About 20 % of the images are for the test unless
+the folder has `train.txt` or `test.txt` (see m2snet_jax/data/datasets/folder.py). For more images and a GPU, use
+the published size: `--config.data.size=352 --config.data.sizes='(224, 256, 288, 320, 352)'`.
 """
 
 from ml_collections import ConfigDict

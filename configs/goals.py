@@ -3,11 +3,12 @@
     python train.py --config=configs/goals.py --config.data.root=/path/to/folder [--config.data.fold=0]
 
 The folder holds `Image/` and `Layer_Masks/` (see m2snet_jax/data/datasets/goals.py for the tree; the download needs
-registration). Three sigmoid channels, one a class; losses and LossNet are averaged over the classes, scores are given
-for each class and as their mean. The published test masks are hidden: this trains on all 100 images and has no score;
-with `--config.data.fold=0` to 3 it trains on 75 of them and is scored on the other 25. The released recipe is 100
-epochs of 100 images at 352 pixels, batch 16, for a GPU or a TPU: 10,000 images; divide by the images/s of the command
-benchmark to know the time. The variants `:paper` and `:small` (70 epochs) are described in configs/default.py.
+registration). Each of the three classes has a sigmoid channel. Losses are averaged over the classes, scores are given
+for each class and as their mean. The test masks are not published: without data.fold, a run trains on all 100 images
+and has no score. With `--config.data.fold=0` to 3 it trains on 75 of them and is scored on the other 25. The released
+recipe is 100 epochs of 100 images at 352 pixels, batch 16, for a GPU or a TPU: 10,000 images. Divide by the images/s of
+the command benchmark to know the time. The variants `:paper` and `:small` (70 epochs) are described in
+configs/default.py.
 Published: the authors' team came second of 100 in the challenge; its score is on hidden masks.
 """
 

@@ -1,12 +1,11 @@
-"""Generated phantoms, small and short: the whole program in minutes on two CPU cores, without any download.
+"""Generated pictures, a small network and a short training: minutes on two CPU cores, without any download.
 
     python train.py --config=configs/quickstart.py
 
-It has all parts of the released recipe: M2SNet, LossNet, sizes drawn for each batch, the triangular learning rate. The
-scale is small: an encoder with one block a stage, since the sixteen of Res2Net-50 do not learn from random weights in a
-few minutes; images of 96 pixels; LossNet at 32 pixels (it costs three passes of a VGG); a few hundred steps. One key
-differs: in so short a training the running statistics of the batch norms that M2SNet's units share do not fit what the
-network is trained with, so they are kept after three fifths of it (`model.freeze_shared_norms_after`).
+The recipe has all parts of the released one: M2SNet, LossNet, sizes drawn for each batch, the triangular learning rate.
+It is smaller: an encoder with one block a stage, images of 96 pixels, LossNet at 32 pixels, 250 steps. One key differs:
+the running statistics of the batch norms that M2SNet's units share are kept after 60 % of the training
+(`model.freeze_shared_norms_after`), because a training of a few hundred steps is too short for them.
 """
 
 from ml_collections import ConfigDict

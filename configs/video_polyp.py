@@ -1,11 +1,11 @@
-"""Polyps in colonoscopy videos: clips of CVC-612 and CVC-300, three test sets of clips that were not seen.
+"""Polyps in colonoscopy videos: clips of CVC-612 and CVC-300, three test sets of other clips.
 
     python train.py --config=configs/video_polyp.py --config.data.root=/path/to/folder
 
 The folder holds `VPS-TrainSet/` and `VPS-TestSet/` (see m2snet_jax/data/datasets/video_polyp.py for the tree and where
-to get it); without one, the published download is tried. The released recipe is 50 epochs at 352 pixels, batch 16,
-for a GPU or a TPU. Multiply the frames that the command validate counts by 50 and divide by the images/s of the command
-benchmark to know the time. The variants `:paper` and `:small` (12 epochs) are described in configs/default.py.
+to get it). Without data.root the published archive is downloaded. The released recipe is 50 epochs at 352 pixels, batch
+16, for a GPU or a TPU. To know the time, multiply the number of frames by 50 and divide by the images/s of the command
+benchmark. The variants `:paper` and `:small` (12 epochs) are described in configs/default.py.
 Published by the authors for M²SNet on CVC-300-TV: Dice .876, IoU .805, S .918, MAE .010.
 """
 

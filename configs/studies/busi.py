@@ -5,14 +5,13 @@
 The recipe is `busi.py:small`: the released one at 128 pixels for 14 epochs, from random weights. Test images are those
 of fold 0 in every run. `docs/reproduction.md` has the questions, the protocol and the results.
 
-The leaks: `busi_near_duplicates.txt` names the 26 training images of fold 0 that are in one group of near-duplicates
-(correlation 0.98 at 64×64 pixels) with a test image, `busi_control.txt` 26 others of the same labels, drawn at random.
-Both were written by
+Leaks: `busi_near_duplicates.txt` lists the 26 training images of fold 0 that are in one group of near-duplicates with a
+test image, `busi_control.txt` 26 others of the same labels, drawn at random. Both were written by
 
     python -m m2snet_jax validate --config=busi:small --root=/path/to/busi --output=look
 
-from the published set with every image averaged down to at most 256 pixels and the folds of the `folds.csv` beside it.
-Write them again for other folds or another image size.
+from the published images, averaged down to at most 256 pixels, with the folds of their `folds.csv`. Write them again
+for other folds or another image size.
 """
 
 from pathlib import Path

@@ -2,8 +2,8 @@
 
     python -m m2snet_jax study --config=configs/studies/busi_full.py --root=/path/to/busi --workdir=runs/study-busi-full
 
-For a GPU or a TPU; `docs/reproduction.md` says how long it may take. All four folds together test every image once,
-so variants with other folds are compared on the same images once all are finished.
+For a GPU or a TPU; `docs/reproduction.md` estimates the time. The four folds together test every image once, so that
+variants with different folds can be compared when all runs are finished.
 """
 
 

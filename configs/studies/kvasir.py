@@ -1,8 +1,8 @@
-"""Polyps: M²SNet, MSNet and what the paper's text says otherwise, on the five published test sets.
+"""Polyps: M²SNet, MSNet and the paper's text, on the five published test sets.
 
     python -m m2snet_jax study --config=configs/studies/kvasir.py --root=/path/to/polyp --workdir=runs/study-kvasir
 
-For a GPU or a TPU; `docs/reproduction.md` says how long it may take.
+For a GPU or a TPU; `docs/reproduction.md` estimates the time.
 """
 
 

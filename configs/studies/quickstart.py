@@ -1,8 +1,8 @@
-"""A study on generated phantoms in a few minutes: to see what a study does, without any download.
+"""A study on generated pictures in a few minutes, without any download: it shows what a study does.
 
     python -m m2snet_jax study --config=configs/studies/quickstart.py --workdir=runs/study-quickstart
 
-Its networks are far too small and trained far too short for the figures to say anything.
+The networks are too small and the training is too short for a valid comparison.
 """
 
 
@@ -10,7 +10,7 @@ def get_study() -> dict:
     """Returns the study; m2snet_jax/study/definition.py describes the entries."""
     return {
         'config': 'quickstart',
-        'about': 'M²SNet against MSNet after a dozen steps on phantoms: shows the table, says nothing else.',
+        'about': 'M²SNet and MSNet after 12 steps on generated pictures. The scores are not meaningful.',
         'changes': {
             'batch': 4,
             'steps': 12,

@@ -1,14 +1,15 @@
-"""Times the steps of a config, its data pipeline and the scoring on this machine.
+"""Measures the time of a config's steps, of its data pipeline and of the scoring on this machine.
 
 python -m m2snet_jax benchmark --config=NAME [--what=KIND,…] [--batch=N] [--size=S] [--repeats=N] [--json]
     [--distributed]
 
-inference, training (the default): one step. Compilation is timed separately, every timed run is waited for, and a 2048³
-float32 matrix product is timed too, so that figures of other machines can be compared.
-data: training images a second, from the cache and with decoding; of the config's dataset where it has a root, else of
-enlarged phantoms.
-metrics: milliseconds for each scored image of 352×288, and 798 of them with reading, on every core.
-scaling: the training step at one batch on one CPU device, on two, and in two processes: images/s and the share lost.
+The kinds of --what:
+
+inference, training (the default): one step. Compilation is timed separately. A float32 matrix product of size 2048³ is
+timed too, so that times of different machines can be compared.
+data: training images/s, from the cache and with decoding. Without data.root, generated images are used.
+metrics: milliseconds to score one image of 352×288, and the time to read and score 798 of them on all cores.
+scaling: images/s of the training step on one CPU device, on two devices and in two processes, with the same batch.
 """
 
 import json
@@ -28,13 +29,16 @@ def main(argv: list[str]) -> int:
 
 def _main(argv):
     def define(values):
-        flags.DEFINE_list('what', list(KINDS[:2]), f'what to time, of {", ".join(KINDS)}', flag_values=values)
+        flags.DEFINE_list('what', list(KINDS[:2]), f'kinds to measure, of {", ".join(KINDS)}', flag_values=values)
         flags.DEFINE_integer('batch', None, "images a step; by default the config's", flag_values=values)
         flags.DEFINE_integer('size', None, "side in pixels; by default the config's data.size", flag_values=values)
         flags.DEFINE_integer('repeats', 10, 'timed runs of each step', flag_values=values)
         flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
         flags.DEFINE_bool(
-            'distributed', None, 'be one of several processes; by default tried where recognised', flag_values=values
+            'distributed',
+            None,
+            'run as one of several processes; by default where jax recognises a cluster',
+            flag_values=values,
         )
 
     config, _, values, _ = parse(argv, __doc__, define)
@@ -45,7 +49,7 @@ def _main(argv):
         raise InputError(f'--repeats={values.repeats}: must be at least 1')
     config.batch = config.batch if values.batch is None else values.batch
     config.data.size = config.data.size if values.size is None else values.size
-    # Time does not depend on the weights, so none are fetched.
+    # Time does not depend on the weights, so none are downloaded.
     config.model.encoder_weights = config.model.weights = config.loss.lossnet_weights = None
 
     from m2snet_jax.build import check_config

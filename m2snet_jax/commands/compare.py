@@ -1,11 +1,11 @@
-"""Compares two runs image by image: which one is better, by how much, and how sure that is.
+"""Compares the scores of two runs image by image.
 
 python -m m2snet_jax compare RUN_A RUN_B [--resamples=N] [--seed=N] [--json]
 
-RUN_A and RUN_B are folders that train or evaluate wrote, scored on the same images. For each score: its mean in both
-runs, the difference B - A with its 95 % interval from a paired bootstrap over images (over clips for video), and the
-p value of Wilcoxon's signed-rank test. Scores that only a whole set has (maxF and the like) are left out; `hard` means
-run over the images with a lesion. The runs may come from other folders or seeds, but not from other images.
+RUN_A and RUN_B are folders that train or evaluate wrote, with scores of the same images. For each score the command
+prints its mean in both runs, the difference B - A with its 95 % interval, and the p value of Wilcoxon's signed-rank
+test. The interval is from a paired bootstrap over images, or over clips if the images are frames of videos. Means of
+protocol `hard` are over the images with a lesion. Scores that exist only for a whole set, e.g. maxF, are omitted.
 """
 
 import json
@@ -24,13 +24,13 @@ def main(argv: list[str]) -> int:
 
 def _main(argv):
     def define(values):
-        flags.DEFINE_integer('resamples', 2000, 'of the bootstrap', lower_bound=1, flag_values=values)
-        flags.DEFINE_integer('seed', 0, 'of the bootstrap: the same seed gives the same interval', flag_values=values)
+        flags.DEFINE_integer('resamples', 2000, 'resamples of the bootstrap', lower_bound=1, flag_values=values)
+        flags.DEFINE_integer('seed', 0, 'seed of the bootstrap', flag_values=values)
         flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
 
     _, _, values, folders = parse(argv, __doc__, define, config=None, words=True)
     if len(folders) != 2:
-        raise InputError(f'{len(folders)} runs named: give two, as in: compare runs/first runs/second')
+        raise InputError(f'compare takes two runs, {len(folders)} were given; example: compare runs/first runs/second')
 
     from m2snet_jax.evaluation.comparison import compare_runs
     from m2snet_jax.evaluation.sheets import read_summary

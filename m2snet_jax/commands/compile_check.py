@@ -1,18 +1,17 @@
-"""Compiles a config's steps for a machine that is not here, and says whether they fit and how they would scale.
+"""Compiles the steps of a config for TPUs or GPUs that this computer does not have, and reports the memory they need.
 
 python -m m2snet_jax compile-check --config=NAME --topology=v5e:4x4 [--batch=N] [--sizes=S,…] [--nosearch] [--json]
 
-The training step with LossNet, and the prediction step, as `train` runs them: sharded over every chip of the topology,
-the state replicated, the old state's memory reused. Nothing is allocated and no accelerator is needed, but each step
-takes the compiler minutes; its figures are kept in ~/.cache/m2snet_jax/compile-check and the next call is quick. The
-largest batch that fits is searched for unless --nosearch is given: a few compilations with little optimisation, which
-need nearly the memory of full ones in a fraction of their time, and a full one of what was found.
+The training step with LossNet and the prediction step are compiled as `train` runs them, for all chips of the topology.
+This takes minutes for each step. The figures are cached in ~/.cache/m2snet_jax/compile-check. Unless --nosearch is
+given, the command also searches for the largest batch that fits, by a few compilations with little optimisation and a
+full one at the end.
 
-Topologies: v4, v5e, v5p, v6e (pip install "libtpu==0.0.42.*"), as v5e:2x2 … v5e:16x16, v4:4x4x4, v6e:4x4; and cards,
-as h100:1x1x4 for one machine with four (pip install jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2).
+Topologies of TPUs: e.g. v5e:2x2, v5e:16x16, v4:4x4x4, v5p:2x2x1, v6e:4x4 (pip install "libtpu==0.0.42.*"). GPUs:
+h100:1x1x4, one machine with four cards (pip install jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2).
 
---batch counts the images over all chips. Without it the config's batch is taken, or, where the chips cannot share it
-evenly, that many images on each chip. Status 1: a step does not fit.
+--batch is the number of images over all chips. By default it is the config's batch, or that number of images on each
+chip if the batch is not divisible by the number of chips. Exit status 1: a step does not fit.
 """
 
 import json
@@ -32,16 +31,16 @@ def main(argv: list[str]) -> int:
 
 def _main(argv):
     def define(values):
-        flags.DEFINE_string('topology', None, 'chips to compile for, as v5e:4x4', flag_values=values)
+        flags.DEFINE_string('topology', None, 'chips to compile for, e.g. v5e:4x4', flag_values=values)
         flags.DEFINE_integer('batch', None, 'images over all chips', 1, flag_values=values)
         flags.DEFINE_list('sizes', None, 'training sides in pixels; by default the largest', flag_values=values)
-        flags.DEFINE_bool('search', True, 'search the largest training batch that fits', flag_values=values)
+        flags.DEFINE_bool('search', True, 'search for the largest training batch that fits', flag_values=values)
         flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
 
     given = parse(argv, __doc__, define)
     config, values = given.config, given.flags
     if values.topology is None:
-        raise InputError('--topology is missing: give one like v5e:4x4')
+        raise InputError('--topology is missing; example: --topology=v5e:4x4')
 
     sizes = _sizes(values.sizes, config)
 

@@ -1,15 +1,15 @@
-"""Converts a trained model between PyTorch's files and ours.
+"""Converts a trained model from PyTorch's names to the folder of a run, or back.
 
 python -m m2snet_jax convert SOURCE TARGET [--config=NAME] [--classifier]
 
-SOURCE is a PyTorch (.pth) or safetensors file with PyTorch's names, or the folder of a run, its folder `checkpoints` or
-one step's folder in that. TARGET is a file NAME.safetensors, with PyTorch's names and layouts, or a new folder, which
-every command takes as it takes the folder of a run. A file has no recipe: --config and --config.key=value say which
-model it holds and at which size it predicts, by default M2SNet with a Res2Net-50 at 352 pixels.
+SOURCE is a PyTorch (.pth) or safetensors file with PyTorch's names, the folder of a run, its folder `checkpoints`, or
+the folder of one step in `checkpoints`. TARGET is a file NAME.safetensors, with PyTorch's names and layouts, or a new
+folder, which every command accepts as the folder of a run. For a file, --config and --config.key=value give model and
+size, by default M2SNet with a Res2Net-50 at 352 pixels.
 
-Prints what the model holds, what was dropped, and the hash of the weights, after reading them back from TARGET. A
-TARGET that exists is left alone. With --classifier the file also gets `resnet.fc`, the ImageNet classifier that the
-PyTorch program's class has and does not use, so that its strict loading succeeds: SOURCE's, or zeros.
+The command reads TARGET back and compares it bit for bit. It prints the parameters, what was omitted, and the hash of
+the weights. It does not overwrite TARGET. --classifier adds `resnet.fc` to the file, the unused ImageNet classifier of
+the PyTorch program (SOURCE's, or zeros), so that PyTorch can load the file in strict mode.
 """
 
 from pathlib import Path
@@ -33,14 +33,14 @@ def _main(argv):
 
     config, config_name, values, words = parse(argv, __doc__, define, config='default', words=True)
     if len(words) != 2:
-        raise InputError(f'convert takes SOURCE and TARGET, {len(words)} words were given')
+        raise InputError(f'convert takes SOURCE and TARGET, but {len(words)} arguments were given')
     source, target = Path(words[0]), Path(words[1])
     to_file = target.suffix == '.safetensors'
     _check_target(target)
     if values.classifier and not to_file:
         raise InputError('--classifier: only a .safetensors file can hold it; the models here have no classifier')
     if source.is_dir() and (config_name or any(word.startswith(('--config.', '--root')) for word in argv)):
-        raise InputError(f'--config: {source} knows its own config; leave it out')
+        raise InputError(f'--config: {source} contains its own config; omit --config')
 
     from clu.parameter_overview import get_parameter_overview
 

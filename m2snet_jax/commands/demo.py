@@ -1,10 +1,10 @@
-"""A web page on this machine for trying a model: drop an image, see map and overlay, choose a threshold, get the mask.
+"""Serves a web page on this machine to try a model: choose an image and a threshold, see the map, download the mask.
 
 python -m m2snet_jax demo --model=RUN|FILE [--port=7860] [--config=NAME]
 
-The page is served to this machine only, and no image leaves it. A file of weights takes its model and size from
---config, by default M2SNet at 352 pixels. The mask is what `predict --threshold` writes. Needs Gradio: pip install
-"gradio>=6.9,<7". Ends with Ctrl-C. For research, not a medical device.
+Only this machine can open the page, and no image leaves the machine. For a file of weights, --config gives model and
+size, by default M2SNet at 352 pixels. The mask is the one that `predict --threshold` writes. Gradio is required: pip
+install "gradio>=6.9,<7". Ctrl-C ends the command. For research, not a medical device.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
 def _main(argv):
     def define(values):
         flags.DEFINE_string('model', None, 'folder of a run, or a file of weights', flag_values=values)
-        flags.DEFINE_integer('port', 7860, 'where the page is: http://127.0.0.1:PORT', 1, 65535, flag_values=values)
+        flags.DEFINE_integer('port', 7860, 'port of the page, http://127.0.0.1:PORT', 1, 65535, flag_values=values)
 
     config, _, values, _ = parse(argv, __doc__, define, config='default')
     if values.model is None:
@@ -52,7 +52,7 @@ def _main(argv):
             address = launch(page, values.port)
         except OSError:
             raise InputError(
-                f'--port={values.port}: cannot be used; another program may have it, name another'
+                f'--port={values.port}: cannot be used, perhaps because another program uses it; name another port'
             ) from None
         print(f'open {address} in a browser; Ctrl-C ends it', file=sys.stderr, flush=True)
         with contextlib.suppress(KeyboardInterrupt):

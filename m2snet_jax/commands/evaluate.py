@@ -4,12 +4,12 @@ python -m m2snet_jax evaluate --model=RUN|FILE [--config=NAME] [--root=DATA] [--
 python -m m2snet_jax evaluate --maps=MAPS --config=NAME [--root=DATA] [--sets=NAME,…] [--output=DIR]
 python -m m2snet_jax evaluate --maps=MAPS --masks=MASKS [--images=IMAGES] [--output=DIR]
 
-A model predicts and is scored on every test set of the config (by default its own). MAPS, MASKS and IMAGES are folders,
-or patterns in which * is the name, as 'truth/*_reader1.gif'. Maps are taken by name from MAPS/<set>/<name>.png, or
-MAPS/<name>.png where that is no other set's name, several classes as <name>_1, <name>_2 and so on. Masks come from the
-config, or from MASKS with the same names, up to a prefix or suffix that all of them share. Scores are printed by every
-protocol, each under its name, beside published ones; DIR gets scores/, report.html and, of a model, model_card.md.
-Status 1: maps are missing or unreadable; the others are scored.
+A model is scored on every test set of the config, by default its own config. MAPS, MASKS and IMAGES are folders, or
+patterns in which * is the name, as 'truth/*_reader1.gif'. Maps are searched for by name: MAPS/<set>/<name>.png, or
+MAPS/<name>.png if no other set has this name. Maps of several classes are <name>_1, <name>_2 and so on. Masks are those
+of the config, or those in MASKS with the same names, up to a prefix or suffix that all of them share. Scores are printed
+for every protocol, beside published ones. DIR gets scores/, report.html and, for a model, model_card.md. Exit status 1:
+some maps are missing or unreadable; the others are scored.
 """
 
 import sys
@@ -32,16 +32,16 @@ def _main(argv):
         flags.DEFINE_string('maps', None, 'folder or pattern of maps to score', flag_values=values)
         flags.DEFINE_string('masks', None, "the same of masks, in place of the config's test sets", flag_values=values)
         flags.DEFINE_string('images', None, 'with --masks: the same of images, for the report', flag_values=values)
-        flags.DEFINE_list('sets', None, 'the test sets to score; by default all', flag_values=values)
-        default = 'folder of the sheets; by default evaluations/NAME of the model or of the maps'
+        flags.DEFINE_list('sets', None, 'test sets to score; by default all', flag_values=values)
+        default = 'folder for the scores; by default evaluations/NAME, with the name of the model or of the maps'
         flags.DEFINE_string('output', None, default, flag_values=values)
 
     config, named, values, _ = parse(argv, __doc__, define, config='default')
     given = [path for path in (values.model, values.maps) if path is not None]
     if len(given) != 1:
-        raise InputError('give either --model, to predict and score, or --maps, to score maps on disk')
+        raise InputError('give either --model, to predict and score, or --maps, to score existing maps')
     if values.maps is not None and values.masks is None and not named:
-        raise InputError('--maps needs the masks: name a --config, whose test sets are taken, or a folder with --masks')
+        raise InputError('--maps needs the masks: name a folder with --masks, or test sets with --config')
     from m2snet_jax.data.patterns import top_folder
 
     source = Path(given[0])

@@ -1,19 +1,19 @@
-"""Exports a trained model as one file for other programs: images of any size in, maps of their size out.
+"""Exports a trained model as one file, which takes images of any size and returns maps of the same size.
 
 python -m m2snet_jax export --model=RUN|FILE [--format=stablehlo|onnx|safetensors] [--output=FILE]
     [--images=FOLDER|FILE …] [--tolerance=T] [--config=NAME]
 
 stablehlo: for JAX on CPU, NVIDIA GPU and TPU (jax.export). onnx: for ONNX Runtime and others; needs optional packages,
-see docs/export.md. Both take uint8 [B, H, W, 3] of any batch and size; resize, normalisation, network with folded batch
-norms and the resize back are inside. safetensors: the weights alone, under PyTorch's names, as `convert` writes them.
+see docs/export.md. Both take uint8 [B, H, W, 3] of any batch and size. They contain resize, normalisation, the network
+with folded batch norms, and the resize back. safetensors: only the weights, with PyTorch's names, as `convert` writes
+them.
 
-The file is loaded back and run beside `predict` before it is kept: on noise, and on --images (at most eight of them,
-evenly spaced) or, without any, a generated picture. It is refused where a probability differs by more than --tolerance,
-1e-5, or an 8-bit level by more than one beside what that explains. FILE.json beside it describes input, output,
-normalisation, classes, versions, hashes and the differences found. --output is by default the model's name with the
-format's ending, in the current folder; a file that exists is left alone. A file of weights takes its model and size
-from --config, by default M2SNet at 352 pixels.
-Status 1: what was written does not compute what the model computes, and was not kept.
+The file is compared with `predict` before it is kept: on noise, and on at most eight of --images or, without --images,
+on a generated picture. It is refused if a probability differs by more than --tolerance, or an 8-bit level by more than
+one beyond the effect of that difference. FILE.json describes input, output, normalisation, classes, versions, hashes
+and the differences found. --output is by default the model's name with the format's ending, in the current folder. An
+existing file is not overwritten. For a file of weights, --config gives model and size, by default M2SNet at 352 pixels.
+Exit status 1: the file differs from the model and was not kept.
 """
 
 import sys
@@ -36,10 +36,10 @@ def main(argv: list[str]) -> int:
 def _main(argv):
     def define(values):
         flags.DEFINE_string('model', None, 'folder of a run, or a file of weights', flag_values=values)
-        flags.DEFINE_enum('format', 'stablehlo', FORMATS, 'of the file', flag_values=values)
-        flags.DEFINE_string('output', None, 'the file', flag_values=values)
-        flags.DEFINE_multi_string('images', [], 'folder or file to check with, also several', flag_values=values)
-        flags.DEFINE_float('tolerance', 1e-5, 'largest difference of a probability', 0, 1, flag_values=values)
+        flags.DEFINE_enum('format', 'stablehlo', FORMATS, 'format of the file', flag_values=values)
+        flags.DEFINE_string('output', None, 'file to write', flag_values=values)
+        flags.DEFINE_multi_string('images', [], 'folder or file for the check', flag_values=values)
+        flags.DEFINE_float('tolerance', 1e-5, 'largest accepted difference of a probability', 0, 1, flag_values=values)
 
     config, _, values, words = parse(argv, __doc__, define, config='default', words=True)
     if values.model is None:

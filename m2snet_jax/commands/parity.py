@@ -1,13 +1,13 @@
-"""Proves on this machine that the networks compute what the released PyTorch program computes.
+"""Compares the networks with the released PyTorch program on this machine.
 
 python -m m2snet_jax parity [--golden=DIR] [--weights=FILE] [--models=…] [--dtypes=…] [--json] [--html [--output=DIR]]
 
-Rebuilds seeded weights and inputs, runs evaluation, a training step with its gradients and running statistics, and a
-few updates, and compares each with golden values that the released modules gave in float64. For each it prints the
-largest relative error in float64, which must not exceed the tolerance, in float32 and in bfloat16. The goldens lie in
-tests/golden of a checkout. With --weights, a PyTorch or safetensors file takes the place of the seeded weights of the
-one model that --models names: the goldens must be that file's. --html also writes the tables as parity.html into the
-folder --output. Exit status 1 if a tolerance is exceeded.
+From seeded weights and inputs the command computes logits, losses, gradients, running statistics and a few updates. It
+compares them with golden values, which are outputs of the released modules in float64, and prints the largest relative
+errors in float64, float32 and bfloat16. The error in float64 must not exceed the tolerance. The golden values
+are in tests/golden of a checkout. --weights names a PyTorch or safetensors file to use instead of the seeded weights;
+--models must then name one model, and --golden the folder of this file's golden values. --html also writes the tables
+to parity.html in the folder --output. Exit status 1: a tolerance is exceeded.
 """
 
 import json
@@ -31,9 +31,9 @@ def main(argv: list[str]) -> int:
 def _main(argv):
     def define(values):
         flags.DEFINE_string('golden', str(GOLDEN), 'folder of golden values', flag_values=values)
-        flags.DEFINE_string('weights', None, 'file in place of the seeded weights', flag_values=values)
-        flags.DEFINE_list('models', list(MODELS), f'of {", ".join(MODELS)}', flag_values=values)
-        flags.DEFINE_list('dtypes', list(DTYPES), f'of {", ".join(DTYPES)}', flag_values=values)
+        flags.DEFINE_string('weights', None, 'file to use instead of the seeded weights', flag_values=values)
+        flags.DEFINE_list('models', list(MODELS), f'models to compare, of {", ".join(MODELS)}', flag_values=values)
+        flags.DEFINE_list('dtypes', list(DTYPES), f'dtypes to compute in, of {", ".join(DTYPES)}', flag_values=values)
         flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
         flags.DEFINE_bool('html', False, 'also write a web page, parity.html', flag_values=values)
         flags.DEFINE_string('output', '.', 'folder of the web page', flag_values=values)
@@ -43,7 +43,7 @@ def _main(argv):
         if not given or not set(given) <= set(known):
             raise InputError(f'--{flag}={",".join(given)}: give some of {", ".join(known)}')
     if values.weights is not None and len(values.models) != 1:
-        raise InputError('--weights: say whose weights these are, with --models=msnet or --models=m2snet')
+        raise InputError('--weights: name the model of these weights with --models=msnet or --models=m2snet')
 
     import jax
 

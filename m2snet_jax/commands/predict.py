@@ -1,19 +1,18 @@
-"""Predicts a map for every image of a folder, at the image's own size; of DICOM and NIfTI files in their geometry.
+"""Predicts a map for every image of a folder, at the image's own size. DICOM and NIfTI files keep their geometry.
 
 python -m m2snet_jax predict --model=RUN|FILE --images=FOLDER|PATTERN|FILE … --output=DIR [--raw[=npy|png16]]
     [--overlay] [--threshold=T] [--batch=N] [--config=NAME] [--config.data.window=lung]
 
-Maps are written as the released program writes them: probabilities cut to 8 bits at the network's size, then resized:
-DIR/NAME.png, or NAME_1.png, NAME_2.png … of several classes. --raw writes the probabilities themselves, resized in
-float, as float32 NAME.npy, or as 16-bit NAME.png. --overlay adds DIR/overlays/NAME.png, the outline of what is marked,
-and --threshold adds DIR/masks/NAME.png, 255 where the probability is at least T. Any image file is read, a rotation
-that EXIF asks for is applied. In a PATTERN, * is the name: 'scans/*_scan.tif'. The same command again resumes where it
-stopped. A file of weights takes its model and size from --config, by default M2SNet at 352 pixels. Status 1: some
-files could not be read, the others are done.
+DIR/NAME.png is the map as the released program writes it: 8-bit probabilities at the network's size, then resized. For
+several classes the maps are NAME_1.png, NAME_2.png and so on. --raw writes the unquantised probabilities instead, as
+float32 NAME.npy or as 16-bit NAME.png. --overlay adds DIR/overlays/NAME.png, the image with the outline of the mask.
+--threshold adds DIR/masks/NAME.png, 255 where the probability is at least T. EXIF rotation is applied. In a PATTERN, *
+is the name: 'scans/*_scan.tif'. The same command resumes an interrupted one. For a file of weights, --config gives model
+and size, by default M2SNet at 352 pixels. Exit status 1: some files could not be read; the others are done.
 
-A NIfTI volume gives DIR/NAME.nii.gz, a mask on its grid, cut at T or one half, and with --raw NAME_raw.nii.gz. DICOM
-files also give a DICOM SEG for each series, DIR/NAME_seg.dcm after its first file. Files of more than 8 bits need the
-window that the model was trained with, or one from --config.data.window where it has none. Research use only.
+For a NIfTI volume, DIR/NAME.nii.gz is a mask on its grid, cut at T or one half; --raw adds NAME_raw.nii.gz. For DICOM
+files, DIR/NAME_seg.dcm is a DICOM SEG of each series, named after its first file. Files of more than 8 bits need the
+window that the model was trained with, or --config.data.window if the model has none. Research use only.
 """
 
 import sys
@@ -33,12 +32,12 @@ def main(argv: list[str]) -> int:
 def _main(argv):
     def define(values):
         flags.DEFINE_string('model', None, 'folder of a run, or a file of weights', flag_values=values)
-        flags.DEFINE_multi_string('images', [], 'folder, file or pattern, also several', flag_values=values)
+        flags.DEFINE_multi_string('images', [], 'folder, file or pattern; several are allowed', flag_values=values)
         flags.DEFINE_string('output', None, 'folder for the maps', flag_values=values)
-        flags.DEFINE_enum('raw', None, ('npy', 'png16'), 'write unquantised probabilities', flag_values=values)
-        flags.DEFINE_bool('overlay', False, 'also draw what is marked on each image', flag_values=values)
+        flags.DEFINE_enum('raw', None, ('npy', 'png16'), 'write probabilities before rounding', flag_values=values)
+        flags.DEFINE_bool('overlay', False, 'also draw the outline of the mask on each image', flag_values=values)
         flags.DEFINE_float('threshold', None, 'also write masks cut at this probability', 0, 1, flag_values=values)
-        flags.DEFINE_integer('batch', 8, 'images at once, which bounds the memory', 1, flag_values=values)
+        flags.DEFINE_integer('batch', 8, 'images in a batch; fewer need less memory', 1, flag_values=values)
 
     argv = ['--raw=npy' if word in ('--raw', '-raw') else word for word in argv]
     config, _, values, words = parse(argv, __doc__, define, config='default', words=True)

@@ -1,10 +1,10 @@
-"""Draws the page of a run anew: report.html, one file that needs nothing else, in the folder of the run.
+"""Writes report.html, the page of a run, again. The page is one file, in the folder of the run.
 
 python -m m2snet_jax report RUN …
 
-RUN is a folder that train or evaluate wrote. The page shows the curves of training, the score tables with intervals
-beside published results, the worst and best cases, how scores depend on lesion size and threshold, and calibration.
-Where a model was scored, not maps of unknown origin, its card is written beside: model_card.md.
+RUN is a folder that train or evaluate wrote. The page shows training curves, score tables with intervals and published
+results, the worst and best cases, scores by lesion size and by threshold, and calibration. If a model was scored, the
+command also writes its model card, model_card.md.
 """
 
 from m2snet_jax.commands import parse, run
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
 def _main(argv):
     folders = parse(argv, __doc__, config=None, words=True).words
     if not folders:
-        raise InputError('name the folder of a run, as in: python -m m2snet_jax report runs/quickstart')
+        raise InputError('the folder of a run is missing; example: report runs/quickstart')
 
     from m2snet_jax.evaluation.sheets import read_sheets
     from m2snet_jax.report import write_card, write_report

@@ -1,14 +1,14 @@
-"""Trains the variants of a study, one run after the other, and shows what differs, by how much, and how sure that is.
+"""Trains the variants of a study and compares their scores, with intervals.
 
 python -m m2snet_jax study --config=configs/studies/NAME.py [--root=DATA] [--workdir=DIR] [--config.key=value …]
-python -m m2snet_jax study --config=… --workdir=DIR --table          the table of what is finished, nothing trained
+python -m m2snet_jax study --config=… --workdir=DIR --table          only the table of the finished runs
 
-A study file names variants of a config with their seeds and folds, the most important first (see
-m2snet_jax/study/definition.py). Each is an ordinary run in DIR/VARIANT/fold<F>-seed<S>. The same command again
-resumes: finished runs are left alone. `--config.key=value` changes a key of all variants. After each run DIR gets
-the table so far: study.json, and study.html with intervals, losses and published figures. With --reference the table
-also holds the scores of another program: FILE.json, one a run, with model, fold, seed, per_image
-{name: [Dice, IoU, MAE]}, and where known loss_per_epoch and seconds.
+A study file lists variants of a config with their seeds and folds, the most important first (see
+m2snet_jax/study/definition.py). They are trained one after the other, each run in DIR/VARIANT/fold<F>-seed<S>. The same
+command resumes an interrupted study. `--config.key=value` changes a key of all variants. After each run the table is
+written to DIR/study.json and, with losses and published figures, to DIR/study.html. --reference names a folder with the
+scores of another program, one JSON file for each run: model, fold, seed, per_image {name: [Dice, IoU, MAE]} and,
+optionally, loss_per_epoch and seconds. Exit status 1: a run failed.
 """
 
 import sys
@@ -28,10 +28,10 @@ def main(argv: list[str]) -> int:
 
 def _main(argv):
     def define(values):
-        default = 'the folder of the study; by default runs/study-NAME'
+        default = 'folder of the study; by default runs/study-NAME'
         flags.DEFINE_string('workdir', None, default, flag_values=values)
-        flags.DEFINE_bool('table', False, 'show the table of what is finished, train nothing', flag_values=values)
-        flags.DEFINE_string('reference', None, "folder of another program's scores, JSON files", flag_values=values)
+        flags.DEFINE_bool('table', False, 'only show the table of the finished runs', flag_values=values)
+        flags.DEFINE_string('reference', None, "folder with JSON files of another program's scores", flag_values=values)
 
     def load(name):
         studies.append(load_study(name))
@@ -55,7 +55,7 @@ def _main(argv):
         for cell in cells:
             check_folder(cell)
         if not workdir.is_dir():
-            raise InputError(f'--workdir={workdir}: no such folder; without --table the study is run there')
+            raise InputError(f'--workdir={workdir}: no such folder; to train the study there, omit --table')
     else:
         from m2snet_jax.devices.programs import use_compilation_cache
 

@@ -1,10 +1,10 @@
-"""Trains a model from a config, or resumes the run in its folder, and scores it on the test sets.
+"""Trains a model and scores it on the test sets, or resumes the run in its folder.
 
 python train.py --config=configs/NAME.py[:variant] [--workdir=DIR] [--root=DATA] [--config.key=value …]
 
-On several hosts, start the same command on each. They find each other where jax recognises the cluster (TPU pod, SLURM,
-Kubernetes, Open MPI), or by the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. All share one
---workdir.
+On several hosts, run the same command on each, with a --workdir that all of them can access. On a cluster that jax
+recognises (TPU pod, SLURM, Kubernetes, Open MPI) the hosts find each other. Elsewhere set JAX_COORDINATOR_ADDRESS,
+JAX_NUM_PROCESSES and JAX_PROCESS_ID on each. Exit status 1: a loss is not finite.
 """
 
 import sys
@@ -21,9 +21,9 @@ def main(argv: list[str]) -> int:
 
 def _main(argv):
     def define(values):
-        default = 'the folder of the run, and its only state; by default runs/CONFIG[-variant]'
+        default = 'folder of the run; by default runs/CONFIG[-variant]'
         flags.DEFINE_string('workdir', None, default, flag_values=values)
-        default = 'be one of several processes, and fail where there are no others; by default tried where recognised'
+        default = 'run as one of several processes; by default where jax recognises a cluster'
         flags.DEFINE_boolean('distributed', None, default, flag_values=values)
 
     given = parse(argv, __doc__, define)

@@ -1,16 +1,17 @@
-"""Checks every file of a dataset before anything is trained on it, and lists problems, warnings and near-duplicates.
+"""Checks every file of a dataset and lists problems, warnings and near-duplicates.
 
 python -m m2snet_jax validate --config=NAME [--root=DATA] [--json] [--output=DIR] [--config.key=value …]
 python -m m2snet_jax validate --root=FOLDER          a folder of your own, as configs/folder.py reads it
 
-Problems (status 1): files that are unreadable, empty, without partner or of another size than it, masks with unknown
-values, faulty lists, only empty masks to train on, images that are equal byte for byte across the split or under two
-labels. Warnings (status 0): counts that differ from the published ones, masks that are not clean, full or empty, and
-near-duplicate images: a table of their numbers and the first few pairs, all of them with --json. When every file can be
-used the data are prepared, with their manifest beside, whose hash is in the score sheets. With --output, DIR gets
-validate.json, duplicates.html with pairs side by side, and two lists for --config.data.exclude: near_duplicates.txt,
-training images in one group of near-duplicates with a test image, and control.txt, as many others drawn at random, to
-measure what leaving out the first changes.
+Problems (exit status 1): unreadable or empty files, images without a mask, masks without an image, an image and a mask
+of different sizes, unknown mask values, faulty lists, only empty masks in training, and identical images in training
+and test or under two labels. Warnings (exit status 0): counts that differ from the published ones, masks with values
+between 0 and 255, full or empty masks, and near-duplicates. --json prints all pairs of near-duplicates. If there are no
+problems, the data are also prepared for training.
+
+--output writes to DIR: validate.json, duplicates.html, which shows the pairs, and two lists for --config.data.exclude.
+near_duplicates.txt lists the training images in one group of near-duplicates with a test image, control.txt the same
+number of other training images, drawn at random. To measure the effect of near-duplicates, train once without each.
 """
 
 import json
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> int:
 def _main(argv):
     def define(values):
         flags.DEFINE_bool('json', False, 'print the whole report as JSON', flag_values=values)
-        flags.DEFINE_string('output', None, 'folder for the files that are written', flag_values=values)
+        flags.DEFINE_string('output', None, 'folder for the report, its pages and lists', flag_values=values)
 
     line = parse(argv, __doc__, define, config='folder')
     config, output = line.config, line.flags.output
@@ -69,7 +70,7 @@ def _text(report):
     if report['manifest_hash']:
         lines.append(f'manifest {report["manifest_hash"]}, {report["manifest"]}')
     else:
-        lines.append('no manifest: correct the problems first')
+        lines.append('no manifest; correct the problems first')
     return '\n'.join(lines)
 
 

@@ -41,7 +41,7 @@ def compare_runs(first: str | Path, second: str | Path, *, resamples: int = 2000
             absent = [name for name in names if name not in others]
             if absent:
                 raise InputError(
-                    f'{folder}: {len(absent)} images of {test_set} are not scored there, as {absent[0]!r}; '
+                    f'{folder}: {len(absent)} images of {test_set} are not scored there, e.g. {absent[0]!r}; '
                     'score both runs on the same images'
                 )
         table[test_set] = _compare(list(before), before, after, resamples, seed, (first, second))

@@ -10,17 +10,17 @@ from m2snet_jax.evaluation.published import Published, legend
 SECTIONS = {
     'released': ('the released program of M²SNet', 'Dice IoU wFm Sm Em MAE maxF avgF BER Acc'),
     'pranet': (
-        'the MATLAB toolbox of PraNet, in which most polyp tables are printed',
+        'the MATLAB toolbox of PraNet, which computed most published tables of polyps',
         'meanDic maxDic meanIoU maxIoU wFm Sm meanEm maxEm MAE meanSen maxSen meanSpe maxSpe',
     ),
     'hard': (
-        'map cut at one half, mean over images with a lesion; HD95 and ASSD, in pixels, are infinite once a lesion is '
-        'missed, …_found leaves the missed ones out',
+        'map cut at one half, mean over images with a lesion; HD95 and ASSD, in pixels, are infinite if a lesion is '
+        'missed, …_found omits missed lesions',
         'Dice IoU precision recall specificity accuracy HD95 ASSD MAE HD95_found ASSD_found count missed',
     ),
     'pooled': ('the same, from pixels counted over all images', 'Dice IoU precision recall specificity accuracy'),
     'lesion_free': (
-        'images without a lesion: how many, share with any false alarm, its mean share of the image',
+        'images without a lesion: their number, share with a false alarm, mean share of the image that is marked',
         'count false_positive_share false_positive_area',
     ),
 }
@@ -37,7 +37,7 @@ def sections(sheet: Mapping[str, Any], test_set: str) -> Iterator[tuple[str, str
         if not float(sheet['scores'].get(f'{test_set}/{section}/count', 1)):
             continue  # no images with a lesion, or none without
         if section in ('released', 'pranet') and not float(sheet['scores'].get(f'{test_set}/hard/count', 1)):
-            explanation += '; without any lesion most of it says nothing'
+            explanation += '; without any lesion most of these scores are not meaningful'
         rows = []
         for name in names.split():
             key = f'{test_set}/{section}/{name}'

@@ -1,4 +1,4 @@
-"""Protocol `pranet`: the scores of the MATLAB toolbox of PraNet and Inf-Net, in which most polyp tables are printed.
+"""Protocol `pranet`: the scores of the MATLAB toolbox of PraNet and Inf-Net, as in most published tables of polyps.
 
 Each map is stretched to its own minimum and maximum and cut at 256 thresholds.
     meanX, maxX    mean and maximum over the thresholds, for X of Dic, IoU, Em, Sen, Spe, Fm (beta 1) and Pre; over a

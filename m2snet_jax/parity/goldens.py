@@ -96,7 +96,7 @@ class Goldens:
                 weights |= np.load(folder / f'{name}_buffers.npz')
             self.state_dict, self._vgg_shapes = weights, shapes['vgg16']
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f'--golden={folder}: no goldens of {name} there ({error})') from None
+            raise InputError(f'--golden={folder}: no golden values of {name} found ({error})') from None
 
     def model(self, dtype: str) -> nnx.Module:
         """Returns the model in training mode; its parameters are in float64 for float64, else in float32."""

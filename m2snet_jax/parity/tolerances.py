@@ -24,9 +24,9 @@ LABELS = {
     'total': 'total loss',
 }
 UPDATES_NOTE = (
-    'Each update multiplies a difference by about a thousand, so that what follows depends on the last bit of the '
-    'weights. A tolerance above 1e-6 is the largest difference between runs that differ by rounding alone, '
-    'measured here: unchanged, with every parameter one bit up or down, with the images of each batch in reverse.'
+    'Each update multiplies a difference by about 1000. A tolerance above 1e-6 is the largest difference between runs '
+    'that differ only by rounding: unchanged, with every parameter one bit larger or smaller, and with the images of '
+    'each batch in reverse order.'
 )
 
 

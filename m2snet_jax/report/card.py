@@ -127,13 +127,13 @@ def _scores(summary):
             lines = [(row['name'].replace('_', ' '), number(row), bounds(row))[: len(heads)] for row in rows]
             parts.append(f'**{title}**: {_text(explanation)}\n\n{_table(heads, lines)}\n')
     note = (
-        'Fractions. 1 is the best value, except for the errors MAE and BER and the distances HD95 and ASSD in pixels,'
-        ' for which it is 0.'
+        'Scores are fractions. The best value is 1, except for the errors MAE and BER and the distances HD95 and ASSD'
+        ' in pixels, whose best value is 0.'
     )
     if bootstrap['resamples']:
         note += (
-            f' Intervals come from {bootstrap["resamples"]} bootstrap resamples of the test images: they show how'
-            ' far a score may move with other images of the same kind, not with another seed or hospital.'
+            f' Intervals are from {bootstrap["resamples"]} bootstrap resamples of the test images. They are valid for'
+            ' other images of the same kind, not for another seed or hospital.'
         )
     return f'## Scores\n\n{note}\n\n' + '\n'.join(parts)
 
@@ -142,21 +142,21 @@ def _limits(summary):
     config = summary['config']
     limits = [_text(warning) for warning in summary['warnings']]
     if config['data']['name'] == 'phantoms':
-        limits.append('It was trained on generated images only; its maps of real images are meaningless.')
+        limits.append('It was trained only on generated images. Its maps of real images are not meaningful.')
     else:
         limits.append(
-            'It was scored on the images above; on images of another kind, device, hospital or group of patients it may'
-            ' be much worse without warning.'
+            'The scores are valid for images like those above. On images of another kind, device, hospital or group of'
+            ' patients the maps may be much worse.'
         )
     for test_set, _ in test_sets(summary):
         missed, count = (float(summary['scores'].get(f'{test_set}/hard/{name}', 'nan')) for name in ('missed', 'count'))
         if missed > 0:
-            limits.append(f'{_text(test_set)}: it missed the lesion in {missed:.0f} of {count:.0f} images altogether.')
+            limits.append(f'{_text(test_set)}: the map is empty in {missed:.0f} of {count:.0f} images with a lesion.')
         alarms = float(summary['scores'].get(f'{test_set}/lesion_free/false_positive_share', 'nan'))
         if alarms > 0:
-            limits.append(f'{_text(test_set)}: it claims a lesion in {alarms:.0%} of the images without any.')
+            limits.append(f'{_text(test_set)}: the map marks pixels in {alarms:.0%} of the images without a lesion.')
     limits.append('Its probabilities may be miscalibrated: see the calibration in `report.html`.')
-    limits.append('It predicts a map for every input, also for images without a lesion or of another kind.')
+    limits.append('It predicts a map for every image, also for images without a lesion or of another kind.')
     return '## Limits\n\n' + '\n'.join(f'- {limit}' for limit in limits) + '\n'
 
 
@@ -177,9 +177,9 @@ def _text(value):
 
 _TERMS = """## Licence
 
-The program m2snet_jax is under Apache 2.0. The weights are made from the data above, and from any weights that training
-started from: they come under the terms of those, which often allow research and teaching alone. Ask before you pass
-them on.
+The program m2snet_jax is under Apache 2.0. The terms of the data above, and of the weights at the start of training,
+also apply to the weights of this model. They often allow only research and teaching. Check them before you share the
+weights.
 
 ## Citation
 

@@ -135,7 +135,7 @@ def _notes(summary, test_set, entry):
     bootstrap = summary['bootstrap']
     if bootstrap['resamples']:
         yield (
-            f'An interval shows how far a score may move with other {entry["resampled"]} of the same kind: '
+            f'Intervals are valid for other {entry["resampled"]} of the same kind. They are from '
             f'{bootstrap["resamples"]} bootstrap resamples of {entry["resampled"]}, seed {bootstrap["seed"]}.'
         )
 
@@ -149,7 +149,7 @@ def _headline(test_set):
         about = f'Map cut at one half; mean over {count} images with a lesion'
         scores.append({**dice, 'name': 'Dice (hard)', 'about': about})
         if released := rows.get(('released', 'Dice')):
-            about = 'By the script of the released program, as the published figures'
+            about = 'By the script of the released program, like the published figures'
             scores.append({**released, 'name': 'Dice (released)', 'about': about})
     elif alarms := rows.get(('lesion-free', 'false positive share')):
         count = rows['lesion-free', 'count']['figure']
@@ -181,7 +181,7 @@ def _spread_figures(rows: list[dict[str, Any]], several: bool) -> Iterator[Figur
     if alarms:
         yield (
             charts.histogram(alarms, 'false alarm, % of the image', unit, x_range=(0, max(1, max(alarms)))),
-            f'Area of the false alarm in {len(alarms)} {unit} without a lesion. 0 is right.',
+            f'Area of the false alarm in {len(alarms)} {unit} without a lesion. The best value is 0.',
         )
     if dice:
         yield (
@@ -210,7 +210,7 @@ def _curve_figures(curves, calibration, suffix) -> Iterator[Figure]:
     series = [(name, thresholds, curves[f'pranet/{key}']) for name, key in names.items()]
     yield (
         charts.line_chart(series, 'threshold', 'score', **unit),
-        f'Scores against the threshold (pranet){suffix}. Where Dice is flat, the threshold matters little.',
+        f'Scores against the threshold (pranet){suffix}. Where Dice is flat, the threshold has little effect.',
     )
     counts = np.array(calibration)
     pixels, probability, lesion = counts

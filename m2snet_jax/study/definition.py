@@ -102,7 +102,7 @@ def load_study(name: str) -> Study:
     """
     get_study, path, variant = load_file(name, 'get_study', 'studies')
     if variant:
-        raise InputError(f'--config={name}: a study takes no :{variant}')
+        raise InputError(f'--config={name}: a study has no variant after a colon; omit :{variant}')
     try:
         given = dict(get_study())
         common = {key: given.pop(key) for key in ('seeds', 'folds') if key in given}
@@ -184,13 +184,13 @@ def _check_names(study, path):
     """Raises InputError for names that are missing, given twice or cannot be used."""
     seen = {}
     if not study.variants:
-        raise InputError(f'{path}: names no variants')
+        raise InputError(f'{path}: has no variants')
     for variant in study.variants:
         where = f'{path}: variant {variant.name!r}'
         if not re.fullmatch(r'[A-Za-z0-9_-]+', str(variant.name)):
-            raise InputError(f'{where}: a name has letters, digits, _ and - alone, it is also a folder')
+            raise InputError(f'{where}: a name may contain only letters, digits, _ and -')
         if variant.name in seen:
-            raise InputError(f'{where} stands there twice; name one of them differently')
+            raise InputError(f'{where} is listed twice; rename one of them')
         if not variant.seeds or not variant.folds:
             raise InputError(f'{where}: has no seeds or no folds')
         if set(variant.changes) & {'seed', 'data.fold'}:
@@ -198,7 +198,7 @@ def _check_names(study, path):
         if variant.weights_of is not None:
             source = seen.get(variant.weights_of)
             if source is None:
-                raise InputError(f'{where}: weights_of names {variant.weights_of!r}, which is no earlier variant')
+                raise InputError(f'{where}: weights_of names {variant.weights_of!r}, which is not an earlier variant')
             if not set(variant.seeds) <= set(source.seeds) or not set(variant.folds) <= set(source.folds):
                 raise InputError(f'{where}: has seeds or folds on which {source.name} is not trained')
         seen[variant.name] = variant

@@ -42,9 +42,9 @@ def read_references(folder: str | Path) -> dict[str, dict[tuple[int, int | None]
                 'seconds': run.get('seconds'),
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f'{path}: no scores of a run ({type(error).__name__}: {error})') from None
+            raise InputError(f'{path}: not the scores of a run ({type(error).__name__}: {error})') from None
     if not found:
-        raise InputError(f'--reference={folder}: holds no JSON files with per_image')
+        raise InputError(f'--reference={folder}: contains no JSON files with per_image')
     return found
 
 

@@ -37,7 +37,7 @@ def run_study(cells: list[Cell], after: Callable[[], object] = lambda: None) -> 
             continue
         log(f'run {number} of {len(runs)}: {cell.name} ({progress(runs)})')
         if cell.source is not None and cell.source.folder in failed:
-            failed[cell.folder] = f'{cell.name}: not run, for it starts from {cell.source.name}'
+            failed[cell.folder] = f'{cell.name}: not run, because it starts from {cell.source.name}'
             continue
         try:
             train_and_evaluate(cell.config, cell.folder)

@@ -30,7 +30,7 @@ def text(table: dict[str, Any]) -> str:
         }
         lines += ['', test_set, *_lines('mean ± deviation over seeds', scores, rows)]
         lines += ['', *_lines('difference, 95 % interval', scores, differences)] if differences else []
-        lines += [f'not compared, for they test other images: {one}' for one in entry['not_compared']]
+        lines += [f'not compared, because their test images differ: {one}' for one in entry['not_compared']]
     notes = dict.fromkeys(line for entry in table['test_sets'].values() for line in legend(entry['published']))
     lines += ['', *notes] if notes else []
     return '\n'.join(lines)

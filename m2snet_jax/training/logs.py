@@ -172,7 +172,7 @@ class Progress:
         for step, one in zip(steps, losses, strict=True):
             if not math.isfinite(one['loss']):
                 raise FloatingPointError(
-                    f'the loss is {one["loss"]} at step {step} of {self._total}; checkpoints hold earlier steps only; '
+                    f'the loss is {one["loss"]} at step {step} of {self._total}; the checkpoints are of earlier steps; '
                     'lower --config.optimizer.peak_lr, or look at the images of this step'
                 )
 
@@ -192,7 +192,7 @@ class Progress:
         parts = ' '.join(f'{name} {value:.4f}' for name, value in means.items())
         width = len(str(self._total))
         line = f'step {step:{width}} of {self._total}, epoch {epoch:.1f}: {parts}, {speed:.1f} images/s'
-        self._logs.write(step, scalars, f'{line}, {wait:.0%} of it waiting for data, {duration(left)} left')
+        self._logs.write(step, scalars, f'{line}, {wait:.0%} of the time waiting for data, {duration(left)} left')
         self._pending, self._reported, self._compiled, self._waited = [], now, 0.0, 0.0
 
 

@@ -131,7 +131,7 @@ def test_images_are_paired_by_name_not_by_order(runs, tmp_path):
 def test_what_cannot_be_compared_is_refused(runs, tmp_path):
     first, _, _, _ = runs
     write_run(tmp_path / 'fewer', list(masks_and_maps(0.5))[:-1])
-    with pytest.raises(InputError, match=r"fewer: 1 images of test are not scored there, as 'image11'"):
+    with pytest.raises(InputError, match=r"fewer: 1 images of test are not scored there, e\.g\. 'image11'"):
         compare_runs(first, tmp_path / 'fewer')
     flipped = [(prediction, 255 - mask) for prediction, mask in masks_and_maps(0.5)]
     write_run(tmp_path / 'flipped', flipped)

@@ -268,7 +268,7 @@ def test_goldens_that_are_not_there_are_named(gone, inputs, tmp_path, capsys):
     assert run(copy) == 2
     out, err = capsys.readouterr()
     assert out == ''
-    assert f'--golden={copy}: no goldens of m2snet there' in err
+    assert f'--golden={copy}: no golden values of m2snet found' in err
     assert len(err.splitlines()) == 1
 
 
@@ -277,7 +277,7 @@ def test_goldens_that_are_not_there_are_named(gone, inputs, tmp_path, capsys):
     [
         (['--models=net'], '--models=net: give some of msnet, m2snet'),
         (['--dtypes=float16'], '--dtypes=float16: give some of'),
-        (['--weights=a.pth'], '--weights: say whose weights these are'),
+        (['--weights=a.pth'], '--weights: name the model of these weights'),
         (['--weights=absent.pth', '--models=msnet'], 'absent.pth: no such file'),
         (['--config=kvasir'], 'parity takes no config'),
         (['word'], 'word: not understood'),

@@ -1,5 +1,6 @@
 """The notebooks in colab/: thin, stripped, and running top to bottom in their smoke mode."""
 
+import copy
 import json
 import os
 import re
@@ -47,7 +48,19 @@ def test_it_opens_with_a_badge_to_itself_and_says_device_and_time(name):
     assert f'](https://colab.research.google.com/github/{path}/blob/main/colab/{name}.ipynb)' in first.splitlines()[0]
     assert '**Device:**' in first
     assert '**Time:**' in first
+    assert re.search(r'T4 \(an estimate\)|T4\. This is an estimate', first), 'no estimate for a T4'
+    assert re.search(r'two\s+CPU cores \(measured\)', first), 'no measured time on a CPU'
+    assert 'After a restart' in first
     assert any(REPOSITORY in cell for cell in cells(name, 'code')), 'it does not install the package'
+
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_its_text_fits_a_screen(name):
+    book = json.loads(NOTEBOOKS[name].read_text(encoding='utf-8'))
+    between = 0  # lines of text since the last cell of code
+    for cell in book['cells']:
+        between = between + len(cell['source']) if cell['cell_type'] == 'markdown' else 0
+        assert between <= 15, ''.join(cell['source'])
 
 
 @pytest.mark.parametrize('name', NOTEBOOKS)
@@ -91,12 +104,19 @@ LEAVES = {
     'predict': ['maps/0.png', 'maps/overlays/1.png'],
     'reproduce': ['evaluations/authors/report.html'],
 }
+# What the second kernel prints where the first one has done the work already.
+REPEATED = {
+    'quickstart': 'this run is finished (4 steps); nothing to do',
+    'kvasir': 'this run is finished (4 steps); nothing to do',
+    'predict': '0 of 2 images predicted, 2 were there already',
+    'reproduce': 'Kvasir: 2 images',  # scores are computed again
+}
 
 
 @pytest.mark.parametrize('name', NOTEBOOKS)
 # Threads of the kernel's client outlive the test, and zmq tells of it on some platforms.
 @pytest.mark.filterwarnings('default')
-def test_it_runs_top_to_bottom(name, tmp_path, monkeypatch):
+def test_it_runs_top_to_bottom_after_a_restart_in_the_middle(name, tmp_path, monkeypatch):
     reason = 'notebooks run where requirements-dev.txt is installed'
     nbclient, nbformat = (pytest.importorskip(module, reason=reason) for module in ('nbclient', 'nbformat'))
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
@@ -119,12 +139,19 @@ def test_it_runs_top_to_bottom(name, tmp_path, monkeypatch):
         assert len(commands) <= 1, 'a cell runs one command, whose exit status can then be checked'
         if commands:
             cell.source += "\nassert _exit_code == 0, 'the command failed'"
-    client = nbclient.NotebookClient(
-        book, timeout=600, kernel_name='python3', resources={'metadata': {'path': tmp_path}}
+    half = copy.deepcopy(book)
+    (middle,) = (
+        at for at, cell in enumerate(book.cells) if re.search('m2snet_jax (train|predict|parity) ', cell.source)
     )
-    client.execute()
+    half.cells = half.cells[: middle + 1]
+    for part in (half, book):  # each in a kernel of its own
+        nbclient.NotebookClient(
+            part, timeout=600, kernel_name='python3', resources={'metadata': {'path': tmp_path}}
+        ).execute()
     for path in LEAVES[name]:
         assert (tmp_path / path).is_file(), path
+    printed = ''.join(output.get('text', '') for cell in book.cells for output in cell.get('outputs', ()))
+    assert REPEATED[name] in printed
     if name == 'reproduce':
         scores = json.loads((tmp_path / 'evaluations/authors/scores/summary.json').read_text())['scores']
         assert np.allclose([scores[f'{test_set}/hard/Dice'] for test_set in TEST_SETS], 1)

@@ -1,4 +1,4 @@
-"""The wheel: it lists every package, and what is installed from it works away from the clone."""
+"""The wheel and the lock file: packages, versions, and what is installed from a wheel works away from the clone."""
 
 import json
 import os
@@ -10,9 +10,14 @@ from pathlib import Path
 
 import pytest
 from data_trees import image_of, write
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from m2snet_jax.export.files import CONVERTER
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = tomllib.loads((ROOT / 'pyproject.toml').read_text())['tool']['setuptools']
+PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
+SETTINGS = PROJECT['tool']['setuptools']
 TRAINING = [
     '--config.batch=2', '--config.steps=2', '--config.data.size=48', '--config.data.sizes=(48,)',
     '--config.data.count=4', '--config.data.test_count=2', '--config.loss.lossnet=0', '--config.evaluate.bootstrap=20',
@@ -28,6 +33,29 @@ def test_every_package_is_listed():
     }
     assert set(SETTINGS['packages']) == expected
     assert SETTINGS['package-dir'] == {'m2snet_jax.configs': 'configs'}
+
+
+def requirements_of(name):
+    """The requirements of a file, without its comments and the files that it includes."""
+    lines = [line.partition('#')[0].strip() for line in (ROOT / name).read_text().splitlines()]
+    return [line for line in lines if line and not line.startswith('-')]
+
+
+def locked():
+    """The version of each package that the lock file names."""
+    lines = (ROOT / '.ci' / 'requirements.lock').read_text().splitlines()
+    pairs = [line.split('==') for line in lines if not line.startswith('#')]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_the_lock_names_a_version_in_the_range_of_every_requirement():
+    untested = ('wandb', 'tpu-check', 'gpu-check')  # no test needs these extras
+    extras = PROJECT['project']['optional-dependencies']
+    required = [*requirements_of('requirements.txt'), *requirements_of('requirements-dev.txt'), CONVERTER]
+    required += [line for name, lines in extras.items() if name not in untested for line in lines]
+    versions = locked()
+    for requirement in map(Requirement, required):
+        assert versions.get(canonicalize_name(requirement.name), '0') in requirement.specifier, requirement
 
 
 @pytest.fixture

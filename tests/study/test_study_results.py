@@ -80,7 +80,7 @@ def test_other_images_are_not_compared(tmp_path):
     write_run(cells[1], [0.5, 0.6], ['image0', 'stranger'], lesion_free=0)
     table = study_table(study, cells)
     assert table['test_sets']['test']['differences'] == []
-    assert 'not compared, for they test other images: b − a' in text(table)
+    assert 'not compared, because their test images differ: b − a' in text(table)
 
 
 def test_seeds_of_one_variant_with_other_images_are_refused(tmp_path):
@@ -158,7 +158,7 @@ def test_another_programs_scores_stand_beside(tmp_path):
     (tmp_path / 'theirs' / 'theirs_0.json').write_text(
         '{"model": "theirs", "seed": 0, "per_image": {"image0": [1, 2]}}'
     )
-    with pytest.raises(InputError, match=r'theirs_0\.json: no scores of a run'):
+    with pytest.raises(InputError, match=r'theirs_0\.json: not the scores of a run'):
         read_references(tmp_path / 'theirs')
 
 

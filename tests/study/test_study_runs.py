@@ -107,7 +107,7 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path, trained, capsys):
     assert trained == ['first/seed0', 'bad/seed0', 'last/seed0']
     captured = capsys.readouterr()
     assert 'error: bad, seed 0: the loss is nan at step 3 of 8' in captured.err
-    assert 'error: after, seed 0: not run, for it starts from bad, seed 0' in captured.err
+    assert 'error: after, seed 0: not run, because it starts from bad, seed 0' in captured.err
     assert '2 of 4 runs finished' in captured.out
     assert (tmp_path / 'runs/study.html').exists()
     assert json.loads((tmp_path / 'runs/study.json').read_text())['runs'] == {'finished': 2, 'all': 4}

@@ -121,13 +121,13 @@ REFUSED = {
     'exists as a folder': (['{source}', '{folder}'], 'exists already'),
     'a program': (['{source}', '{folder}/a.pth'], 'a program; name NAME.safetensors or a folder'),
     'no folder': (['{source}', '{folder}/b/a.safetensors'], 'there is no folder'),
-    'one word': (['{source}'], '1 words were given'),
+    'one word': (['{source}'], '1 arguments were given'),
     'no source': (['{folder}/absent.pth', '{folder}/a'], 'absent.pth: no such file'),
     'no run': (['{folder}', '{folder}/a'], 'holds no run'),
     'other model': (['{source}', '{folder}/a', '--config.model.name=msnet'], 'source.safetensors: the weights do not'),
     'unknown model': (['{source}', '{folder}/a', '--config.model.name=net'], '--config.model.name=net: must be one of'),
     'classifier': (['{source}', '{folder}/a', '--classifier'], 'only a .safetensors file can hold it'),
-    'config of a run': (['{folder}', '{folder}/a', '--config=kvasir'], 'knows its own config'),
+    'config of a run': (['{folder}', '{folder}/a', '--config=kvasir'], 'contains its own config'),
     'broken': (['{folder}/broken.pth', '{folder}/a'], 'broken.pth: '),
 }
 
