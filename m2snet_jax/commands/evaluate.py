@@ -6,10 +6,10 @@ python -m m2snet_jax evaluate --maps=MAPS --masks=MASKS [--images=IMAGES] [--out
 
 A model is scored on every test set of the config, by default its own config. MAPS, MASKS and IMAGES are folders, or
 patterns in which * is the name, as 'truth/*_reader1.gif'. Maps are searched for by name: MAPS/<set>/<name>.png, or
-MAPS/<name>.png if no other set has this name. Maps of several classes are <name>_1, <name>_2 and so on. Masks are those
-of the config, or those in MASKS with the same names, up to a prefix or suffix that all of them share. Scores are printed
-for every protocol, beside published ones. DIR gets scores/, report.html and, for a model, model_card.md. Exit status 1:
-some maps are missing or unreadable; the others are scored.
+MAPS/<name>.png if no other set has this name. Maps of several classes are <name>_1, <name>_2 and so on. Masks are
+those of the config, or those in MASKS with the same names, up to a prefix or suffix that all of them share. Scores are
+printed for every protocol, beside published ones. DIR gets scores/, report.html and, for a model, model_card.md. Exit
+status 1: some maps are missing or unreadable; the others are scored.
 """
 
 import sys

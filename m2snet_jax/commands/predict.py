@@ -7,8 +7,8 @@ DIR/NAME.png is the map as the released program writes it: 8-bit probabilities a
 several classes the maps are NAME_1.png, NAME_2.png and so on. --raw writes the unquantised probabilities instead, as
 float32 NAME.npy or as 16-bit NAME.png. --overlay adds DIR/overlays/NAME.png, the image with the outline of the mask.
 --threshold adds DIR/masks/NAME.png, 255 where the probability is at least T. EXIF rotation is applied. In a PATTERN, *
-is the name: 'scans/*_scan.tif'. The same command resumes an interrupted one. For a file of weights, --config gives model
-and size, by default M2SNet at 352 pixels. Exit status 1: some files could not be read; the others are done.
+is the name: 'scans/*_scan.tif'. The same command resumes an interrupted one. For a file of weights, --config gives
+model and size, by default M2SNet at 352 pixels. Exit status 1: some files could not be read; the others are done.
 
 For a NIfTI volume, DIR/NAME.nii.gz is a mask on its grid, cut at T or one half; --raw adds NAME_raw.nii.gz. For DICOM
 files, DIR/NAME_seg.dcm is a DICOM SEG of each series, named after its first file. Files of more than 8 bits need the
