@@ -73,15 +73,18 @@ def get_config(variant: str | None = None, pretrained: bool = False) -> ConfigDi
     config.data.size = 352  # side in pixels of training images before sizes, and of every test image; released: 352
     config.data.sizes = (224, 256, 288, 320, 352)  # sides in pixels, one drawn for each batch; released: these
     config.data.classes = 1  # foreground classes: 1 is binary; more: masks hold class indices, 0 is background
+    # Colours of masks, background first and then the classes, as red, green and blue in hexadecimal digits, e.g.
+    # ('000000', 'ff0000'); the grey level 80 is '505050'. Unset: levels 0/255 or 0/1, or class indices.
+    config.data.colors = config_dict.placeholder(tuple)
     config.data.seed = 0  # of phantoms and splits; `seed` never changes the test set
     config.data.folds = 4  # number of folds, used if data.fold is set; the paper's BUSI: k-fold
     config.data.fold = config_dict.placeholder(int)  # fold that is the test, the others train; busi, goals, folder
     config.data.folds_file = config_dict.placeholder(str)  # table name,fold; unset: folds.csv beside the data, or drawn
     config.data.group_duplicates = False  # near-duplicates are in the same fold; busi, goals, folder
     config.data.exclude = config_dict.placeholder(str)  # file of names, one a line, to leave out of training only
-    # The range from black to white of DICOM and NIfTI files with more than 8 bits. In a CT's Hounsfield units: 'lung'
-    # (centre -600, width 1500), 'mediastinum' (50, 350), 'abdomen' (50, 400), 'liver' (30, 150), 'bone' (400, 1800),
-    # 'brain' (40, 80). In any units: 'CENTRE,WIDTH'. 'file': each file's own.
+    # The range from black to white of images with more than 8 bits; DICOM and NIfTI need it. In a CT's Hounsfield
+    # units: 'lung' (centre -600, width 1500), 'mediastinum' (50, 350), 'abdomen' (50, 400), 'liver' (30, 150),
+    # 'bone' (400, 1800), 'brain' (40, 80). In any units: 'CENTRE,WIDTH'. 'file': each file's own.
     config.data.window = config_dict.placeholder(str)
     config.data.validation = config_dict.placeholder(float)  # held out of training: a share, or a number from 1 on
     config.data.count = 200  # phantoms: images generated for training

@@ -9,6 +9,7 @@ from flax import nnx
 
 from m2snet_jax.config import check_values
 from m2snet_jax.errors import InputError
+from m2snet_jax.images.colors import parse_colors
 from m2snet_jax.images.windows import parse_window
 from m2snet_jax.models.encoders import ENCODERS
 from m2snet_jax.models.lossnet import LossNet
@@ -29,6 +30,7 @@ def check_config(config: Any) -> None:
         if value not in known:
             raise InputError(f'--config.{key}={value}: must be one of {", ".join(known)}')
     parse_window(config.data.window)
+    parse_colors(config.data.colors, config.data.classes)
 
 
 def build_model(config: Any) -> MSNet:

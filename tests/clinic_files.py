@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from m2snet_jax.images.reading import Reading
 from m2snet_jax.prediction.folders import find_images, predict_files
 from m2snet_jax.prediction.writer import Writer
 
@@ -19,7 +20,7 @@ SHAPE = 5, 7, 6  # right to left, back to front, foot to head
 class Marking:
     """A model that marks what is brighter than half; its maps are as large as the images."""
 
-    classes, size, model_hash, window, config = 1, 8, 'a hash', '0,2000', None
+    classes, size, model_hash, window, config, reading = 1, 8, 'a hash', '0,2000', None, Reading()
 
     def probabilities(self, images):
         return [np.where(image[:, :, :1] > 127, 0.75, 0.25).astype(np.float32) for image in images]

@@ -60,6 +60,7 @@ def _main(argv):
 
     use_compilation_cache()
     memory.keep_freed_memory()
+    from m2snet_jax.images.decisions import image_reading
     from m2snet_jax.prediction.folders import predict_files
     from m2snet_jax.prediction.predictor import load_model
     from m2snet_jax.prediction.writer import Writer
@@ -69,6 +70,9 @@ def _main(argv):
     if predictor.window not in (None, window):
         raise InputError(f'--config.data.window={window}: {values.model} was trained with {predictor.window}')
     predictor.window = window
+    predictor.reading = image_reading([path for _, path in images], window, predictor.reading)
+    for note in predictor.reading.notes:
+        print(f'note: {note}', file=sys.stderr)
     writer = Writer(output, predictor, values.raw, values.overlay, values.threshold)
     done, before, faults = predict_files(predictor, images, writer, values.batch)
     went_on = f', {before} were there already' if before else ''

@@ -61,7 +61,9 @@ def _text(report):
 
     near = report['near_duplicates']
     lines = [f'{report["dataset"]}: {report["root"]}', '', *_split_table(report['splits']), '']
-    for title in ('problems', 'warnings'):
+    for title in ('problems', 'warnings', 'notes'):
+        if title == 'notes' and not report[title]:
+            continue
         lines += [f'{len(report[title])} {title}', *(f'  {line}' for line in report[title]), '']
     lines += [*_pairs_by_kind(near), summary_of(near)]
     if report['manifest_hash']:

@@ -14,7 +14,14 @@ import numpy as np
 from m2snet_jax.data.datasets import module_of, open_dataset, warnings_of
 from m2snet_jax.data.duplicates import thumbnail
 from m2snet_jax.data.leaks import compare_images
-from m2snet_jax.data.source import foreground_share, read_contents
+from m2snet_jax.data.source import (
+    apply_keys,
+    decide_reading,
+    doubtful_masks,
+    foreground_share,
+    looks_inverted,
+    read_contents,
+)
 from m2snet_jax.data.splits import assign_splits, crosses_split
 
 TAILS = ((1, 15), (16, 239), (240, 254))  # levels of masks that are not clean
@@ -30,8 +37,9 @@ class ExampleCheck:
         group: as of a Pair.
         faults: a line for each file that cannot be used; if there are any, what follows is unset.
         image_sha256, size (height, width), thumbnail: of the image.
-        kind, levels, foreground: of the mask, '0/255', '0/1', 'not clean' or 'classes'; the number of pixels at each
-            level or class index, int [256]; the share of its pixels.
+        kind, levels, foreground: of the mask, '0/255', '0/1' or another level, 'not clean' or 'classes'; the number of
+            pixels at each level or class index, int [256]; the share of its pixels.
+        turned_apart, inverted: whether EXIF data turned image or mask alone; whether the mask looks inverted.
     """
 
     split: str
@@ -46,6 +54,8 @@ class ExampleCheck:
     kind: str = ''
     levels: np.ndarray | None = None
     foreground: float = 0.0
+    turned_apart: bool = False
+    inverted: bool = False
 
 
 def inspect(config: Any, progress: Callable[[int, int], Any] = lambda done, total: None) -> dict[str, Any]:
@@ -56,19 +66,24 @@ def inspect(config: Any, progress: Callable[[int, int], Any] = lambda done, tota
         progress: called with the number of examples that are checked and of all.
 
     Returns:
-        A dict that JSON can hold: dataset, root, window; splits, {split: `_summary`}; problems and warnings, lines that
-        name their files; near_duplicates, as `leaks.compare_images` returns them; manifest_hash and manifest (its
-        path), None where files cannot be used.
+        A dict that JSON can hold: dataset, root, window; notes, lines on what was decided on the whole set; splits,
+        {split: `_summary`}; problems and warnings, lines that name their files;
+        near_duplicates, as `leaks.compare_images` returns them; manifest_hash and manifest (its path), None
+        where files cannot be used.
 
     Raises:
         InputError: there is nothing to check, or the config cannot be used.
     """
     source = module_of(config).find(config)
+    apply_keys(source, config.data)
+    decide_reading(source)
     checks = []
     for check in _check_all(config, source):
         checks.append(check)
         progress(len(checks), sum(map(len, source.splits.values())))
-    unusable = source.problems + [fault for check in checks for fault in check.faults] + source.split_problems
+    undecided = [source.reading.problem] if source.reading.problem else []
+    faults = [fault for check in checks for fault in check.faults]
+    unusable = source.problems + undecided + faults + source.split_problems
     whole = [check for check in checks if not check.faults]
     summaries = {
         split: _summary([check for check in whole if check.split == split], source, split)
@@ -79,9 +94,10 @@ def inspect(config: Any, progress: Callable[[int, int], Any] = lambda done, tota
         'dataset': config.data.name,
         'root': source.root,
         'window': source.window,
+        'notes': list(source.reading.notes),
         'splits': summaries,
         'problems': unusable + _identical(whole) + _nothing_to_learn(summaries),
-        'warnings': warnings_of(source) + _mask_warnings(summaries),
+        'warnings': warnings_of(source) + _mask_warnings(summaries) + _doubts(whole),
         'near_duplicates': compare_images(whole, source.folds, config.data.seed),
         'manifest_hash': dataset and dataset.manifest_hash,
         'manifest': dataset and str(dataset.manifest_path),
@@ -110,12 +126,14 @@ def _check(source, split, member):
     check.image_sha256, check.size, check.thumbnail = contents.hashes[0], mask.shape, thumbnail(contents.image)
     check.levels = np.bincount(mask.ravel(), minlength=256)
     check.foreground = foreground_share(mask, source.classes)
+    check.turned_apart, check.inverted = contents.turned_apart, source.classes == 1 and looks_inverted(mask)
     if source.classes > 1:
         check.kind = 'classes'
     elif check.levels[1:255].any():
         check.kind = 'not clean'
     else:
-        check.kind = '0/1' if any(stored.max() == 1 for stored in contents.stored) else '0/255'
+        level = source.reading.level or (1 if any(stored.max() == 1 for stored in contents.stored) else 255)
+        check.kind = f'0/{level:g}'
     return check
 
 
@@ -139,6 +157,12 @@ def _summary(checks, source, split):
         'empty': [check.name for check in checks if check.foreground == 0],
         'full': [check.name for check in checks if check.foreground == 1],
     }
+
+
+def _doubts(checks):
+    """Returns the lines of `doubtful_masks`."""
+    turned = [check.name for check in checks if check.turned_apart]
+    return doubtful_masks(turned, sum(check.inverted for check in checks), len(checks))
 
 
 def _identical(checks):

@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from m2snet_jax.data.affixes import match_names
 from m2snet_jax.data.patterns import ENDINGS, describe_link, find_files, is_hidden
 from m2snet_jax.errors import InputError
-from m2snet_jax.images.formats import locate, read_image, read_mask
+from m2snet_jax.images.formats import locate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,32 +174,6 @@ def _nothing_paired(images, masks, endings):
         f'{images.where}: no image has the name of a mask in {masks.where}; {len(images.paths)} images found '
         f'({join_names(images.paths, 3)}) and {len(masks.paths)} masks ({join_names(masks.paths, 3)})'
     ]
-
-
-def read_pair(pair: Pair, window: str | None = None) -> tuple[np.ndarray | None, list, list[str]]:
-    """Reads an image, through a window where it needs one, and its masks and compares their sizes.
-
-    Returns:
-        (image, masks, faults): uint8 [H, W, 3] or None, a uint8 [H, W] or None for each mask as it is stored, and a
-        line for each file that is unreadable or of the wrong size.
-    """
-    faults = []
-
-    def read(function, *arguments):
-        try:
-            return function(*arguments)
-        except InputError as error:
-            faults.append(str(error))
-
-    image, masks = read(read_image, pair.image, window), [read(read_mask, path) for path in pair.masks]
-    for mask, path in zip(masks, pair.masks, strict=True):
-        if image is not None and mask is not None and image.shape[:2] != mask.shape:
-            (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
-            faults.append(
-                f'{path}: {mask_width}x{mask_height} pixels, but its image {pair.image} has {width}x{height}; '
-                'give both the same size'
-            )
-    return image, masks, faults
 
 
 def sha256(*paths: Path) -> str:

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from m2snet_jax.errors import InputError
-from m2snet_jax.images.formats import split_name
+from m2snet_jax.images import dicom
+from m2snet_jax.images.formats import reader_of, split_name
 
 ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.gif', '.webp', '.ppm', '.pgm', '.jp2')  # in any case
 HIDDEN = ('.', '__MACOSX', '@eaDir')  # what Macs add to zip files, and some file servers to folders
@@ -72,7 +73,7 @@ def find_files(
         name, read = naming(path.relative_to(base))
         if name is None or leave_out(path):
             continue
-        if not read:
+        if not read and not _is_dicom(path, endings):
             files.unread.setdefault(name, path)
         elif not path.exists():
             files.dangling[name] = path
@@ -95,7 +96,11 @@ def holds_files(where: str | Path, endings: tuple[str, ...] = ENDINGS) -> bool:
     try:
         base, pattern = _split(where, '')
         naming = _naming(pattern, endings)
-        return any(all(naming(path.relative_to(base))) for path in _walk(base, _depth(pattern), Files(where)))
+        for path in _walk(base, _depth(pattern), Files(where)):
+            name, read = naming(path.relative_to(base))
+            if name is not None and (read or _is_dicom(path, endings)):
+                return True
+        return False
     except InputError:
         return False
 
@@ -133,6 +138,12 @@ def describe_link(path: Path) -> str:
 def is_hidden(name: str) -> bool:
     """Returns whether a file or folder of that name is left out."""
     return name.startswith(HIDDEN)
+
+
+def _is_dicom(path, endings):
+    """Returns whether DICOM is looked for and a file of another ending, or of none, is DICOM by its content."""
+    is_index = path.name.upper() == 'DICOMDIR'  # of a disc: it holds no image
+    return not is_index and set(dicom.ENDINGS) <= set(endings) and reader_of(path) is dicom
 
 
 def _split(where, shown):

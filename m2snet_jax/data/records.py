@@ -5,19 +5,31 @@ name that is a hash of their source, so that changed files or splits are never s
 """
 
 import contextlib
+import dataclasses
 import io
+import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from m2snet_jax.data.source import Source, foreground_share, read_contents
+from m2snet_jax.data.source import (
+    Source,
+    decide_reading,
+    doubtful_masks,
+    foreground_share,
+    looks_inverted,
+    read_contents,
+)
 from m2snet_jax.errors import InputError
 from m2snet_jax.images.formats import encode_png
+from m2snet_jax.images.reading import Reading, from_json
+from m2snet_jax.storage import write_json
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -26,7 +38,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Args:
         name: of the dataset, as `data.name`.
         description: of the dataset, the docstring of its file.
-        source: what is written, once.
+        source: what is written, once; its reading is decided.
     """
 
     VERSION = tfds.core.Version('1.0.0')
@@ -35,6 +47,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def __init__(self, name: str, description: str, source: Source):
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # TFDS declares it for the class
         self._description, self._source = description, source
+        self._turned, self._inverted, self._count = [], 0, 0
         config = tfds.core.BuilderConfig(name=source.key, description=source.root)
         super().__init__(config=config, data_dir=os.environ.get('TFDS_DATA_DIR'), file_format='array_record')
 
@@ -65,13 +78,22 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if contents.faults:
                 raise InputError(contents.faults[0])
             scaled += self._source.classes == 1 and any(mask.max() == 1 for mask in contents.stored)
+            self._count += 1
+            self._turned += [member.name] * contents.turned_apart
+            self._inverted += self._source.classes == 1 and looks_inverted(contents.mask)
             yield key, _record(member.name, contents, self._source.classes)
         if scaled:
             logging.info('%d of %d masks hold 0 and 1: read as 0 and 255', scaled, len(members))
 
+    def doubts(self) -> list[str]:
+        """Returns a line for each doubt about the masks that were written."""
+        return doubtful_masks(self._turned, self._inverted, self._count)
+
 
 def prepare(name: str, description: str, source: Source) -> Builder:
     """Returns the Builder of a source with its records on disk; writes them when they are not there yet.
+
+    What was decided on the set, its reading, lies beside them (see `reading_of`) and becomes the source's.
 
     Records appear under their final name only when all are written, so that a half-finished preparation is never
     read as a whole one, and of two processes that prepare at once the slower one takes the other's.
@@ -93,7 +115,15 @@ def prepare(name: str, description: str, source: Source) -> Builder:
 
     builder = build()
     if builder.data_path.exists():
+        recorded = reading_of(builder)
+        if recorded is None:
+            decide_reading(source)
+        else:
+            source.reading = recorded
         return builder
+    decide_reading(source)
+    if source.reading.problem:
+        raise InputError(source.reading.problem)
     logging.info('Preparing %s in %s', name, builder.data_path)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
@@ -106,7 +136,20 @@ def prepare(name: str, description: str, source: Source) -> Builder:
                 f'{builder.data_path}: prepared data cannot be written ({error.strerror or error}); '
                 'set the environment variable TFDS_DATA_DIR to a folder with space that you can write'
             ) from None
+    source.reading = dataclasses.replace(source.reading, notes=(*source.reading.notes, *builder.doubts()))
+    with contextlib.suppress(InputError):  # the records of another process, which has written it
+        write_json(_reading_path(builder), source.reading.to_json())
     return build()
+
+
+def reading_of(builder: Builder) -> Reading | None:
+    """Returns how the files of prepared records were read, None where it is not recorded."""
+    path = _reading_path(builder)
+    return from_json(json.loads(path.read_text(encoding='utf-8'))) if path.exists() else None
+
+
+def _reading_path(builder):
+    return Path(builder.data_path) / 'reading.json'
 
 
 class Examples(Sequence):

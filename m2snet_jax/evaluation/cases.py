@@ -9,18 +9,20 @@ from PIL import Image
 
 from m2snet_jax.evaluation.image_scores import read_maps
 from m2snet_jax.images.drawing import case_panels
-from m2snet_jax.images.formats import read_mask
+from m2snet_jax.images.reading import UNDECIDED, Reading
 from m2snet_jax.storage import whole
 
 WORST, BEST = 10, 5  # cases of each test set that are drawn
 Member = tuple[int, str, list[Path], dict[str, Any]]  # index, name, paths of the maps, and `image_scores.score_maps`
 
 
-def draw_cases(test_set: str, members: Sequence[Member], source: Any, folder: Path) -> list[dict[str, Any]]:
+def draw_cases(
+    test_set: str, members: Sequence[Member], source: Any, folder: Path, reading: Reading = UNDECIDED
+) -> list[dict[str, Any]]:
     """Draws the worst and best images with a lesion and the worst without, one picture a case, below `folder`.
 
-    `source[index]` is a dict of mask, an array or a path, and image or None. Each dict returned has kind ('worst',
-    'best' or 'lesion_free'), name, Dice and file, a path below `folder`.
+    `source[index]` is a dict of mask, an array or a MaskFile, and image or None; `reading` is that of the maps. Each
+    dict returned has kind ('worst', 'best' or 'lesion_free'), name, Dice and file, a path below `folder`.
     """
 
     def dice(member):
@@ -40,17 +42,18 @@ def draw_cases(test_set: str, members: Sequence[Member], source: Any, folder: Pa
     for kind, members_of_kind in chosen.items():
         for rank, member in enumerate(members_of_kind, start=1):
             path = folder / test_set / f'{kind}_{rank:02}.jpg'
-            _draw(member, source, path)
+            _draw(member, source, path, reading)
             cases.append({'kind': kind, 'name': member[1], 'Dice': dice(member), 'file': str(path.relative_to(folder))})
     return cases
 
 
-def _draw(member, source, path):
-    index, _, paths, _ = member
+def _draw(member, source, path, reading):
+    index, _, paths, image = member
+    classes = len(image['scores'])
     example = source[index]
-    mask = example['mask'] if isinstance(example['mask'], np.ndarray) else read_mask(example['mask'])
-    if len(paths) > 1:
+    mask = example['mask'] if isinstance(example['mask'], np.ndarray) else example['mask'].read()
+    if classes > 1:
         mask = np.where(mask > 0, 255, 0).astype(np.uint8)
-    panels = case_panels(example.get('image'), mask, read_maps(paths).max(-1))
+    panels = case_panels(example.get('image'), mask, read_maps(paths, classes, reading).max(-1))
     with whole(path) as temporary:
         Image.fromarray(panels).save(temporary, 'JPEG', quality=85)

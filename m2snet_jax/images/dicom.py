@@ -6,36 +6,61 @@ pydicom, highdicom and the decoders are installed by the extra `clinic`.
 
 import functools
 import io
+import struct
 import threading
+import warnings
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Num, UInt8
+from jaxtyping import Bool, UInt8
 
 from m2snet_jax.errors import InputError, reading
-from m2snet_jax.images.windows import windowed
+from m2snet_jax.images.raster import unreadable
+from m2snet_jax.images.samples import Samples, check_size, native
+from m2snet_jax.images.windows import windowed, windowed_eight_bit
 
 ENDINGS = ('.dcm',)
+warnings.filterwarnings('ignore', module=r'pydicom\.')  # of values that break the standard and are not needed
 _LOADING = threading.Lock()
 _DECODERS = 'pylibjpeg, pylibjpeg-openjpeg and python-gdcm decode most'
 _MAY_BE_EMPTY = (  # required of every image, but often removed when files are made anonymous
     *('PatientID', 'PatientName', 'PatientBirthDate', 'PatientSex'),
     *('AccessionNumber', 'StudyID', 'StudyDate', 'StudyTime'),
 )
+_FIRST = (0x0000, 0x0001, 0x0005, 0x0008, 0x0012, 0x0013, 0x0014, 0x0016, 0x0018)  # elements that a file may begin with
+
+
+def is_dicom(path: str | Path) -> bool:
+    """Whether a file is DICOM by its content: it has the preamble, or begins with an element of group 2 or 8."""
+    try:
+        with Path(path).open('rb') as file:
+            head = file.read(132)
+    except OSError:
+        return False
+    if len(head) < 12 or head[128:] == b'DICM':
+        return head[128:] == b'DICM'
+    group, element, length = struct.unpack('<HHI', head[:8])
+    explicit = head[4:6].isalpha() and head[4:6].isupper()
+    return group in (2, 8) and element in _FIRST and (explicit or (length % 2 == 0 and length <= 256))
 
 
 def count(path: str | Path) -> int:
     """Returns the number of frames of a file, 1 for a single image, from its header."""
-    return int(_header(path).get('NumberOfFrames') or 1)
+    header = _header(path)
+    with _reading(path):
+        frames = int(header.get('NumberOfFrames') or 1)
+    if frames < 1 or frames > Path(path).stat().st_size:
+        raise InputError(f'{path}: cannot be read as DICOM (its header names {frames} frames); copy it again')
+    return frames
 
 
 def read_image(path: str | Path, number: int, window: str | None) -> UInt8[np.ndarray, 'height width 3']:
     """Reads one frame.
 
-    Up to 8 bits are used as stored. Grey of more bits is rescaled (or mapped by the modality table), e.g. to
-    Hounsfield units, and needs a window (see windows.py); colour of more bits is cut to 8. YBR and palettes become
-    RGB, MONOCHROME1 is inverted, overlays are left out.
+    Grey is rescaled (or mapped by the modality table), e.g. to Hounsfield units. More than 8 bits need a window, up to
+    8 bits take one (see windows.py); colour of more bits is cut to 8. YBR and palettes become RGB, MONOCHROME1 is
+    inverted, overlays are left out.
 
     Raises:
         InputError: the file is missing, damaged, not an image or a segmentation, compressed in a way that no installed
@@ -49,22 +74,27 @@ def read_image(path: str | Path, number: int, window: str | None) -> UInt8[np.nd
         if kind == 'PALETTE COLOR':
             samples = apply_color_lut(samples, header)
             return (samples >> 8).astype(np.uint8) if samples.dtype == np.uint16 else samples
-        if samples.ndim == 3 or (header.BitsStored <= 8 and samples.dtype.kind == 'u'):
+        if samples.ndim == 3:
             levels = np.rint(samples * (255 / (2**header.BitsStored - 1))).astype(np.uint8)
         else:
-            numbers = apply_modality_lut(samples, _about(header, number, 'PixelValueTransformationSequence'))
-            levels = windowed(numbers, window, _own_window(header, number), path)
+            about = _about(header, number, 'PixelValueTransformationSequence')
+            numbers, own = apply_modality_lut(samples, about), _own_window(header, number)
+            if header.BitsStored <= 8 and samples.dtype.kind == 'u':
+                whole = apply_modality_lut(np.arange(2**header.BitsStored, dtype=samples.dtype), about)
+                rescaled = not np.array_equal(whole, np.arange(len(whole)))
+                bounds = float(whole.min()), float(whole.max())
+                levels = windowed_eight_bit(numbers, bounds, rescaled, window, own, path)
+            else:
+                levels = windowed(numbers, window, own, path)
     if kind == 'MONOCHROME1':
         levels = 255 - levels
     return levels if levels.ndim == 3 else np.repeat(levels[:, :, None], 3, axis=2)
 
 
-def read_numbers(path: str | Path, number: int) -> Num[np.ndarray, 'height width']:
-    """Reads one frame of a grey file, such as a mask, as stored, without its rescaling."""
-    _, samples = _frame(path, number)
-    if samples.ndim != 2:
-        raise InputError(f'{path}: is in colour; a mask is grey')
-    return samples
+def read_samples(path: str | Path, number: int) -> Samples:
+    """Reads one frame of a file, such as a mask, as stored, without its rescaling."""
+    header, values = _frame(path, number)
+    return Samples(native(values), inverted=header.PhotometricInterpretation == 'MONOCHROME1')
 
 
 def study_of(path: str | Path) -> str:
@@ -159,14 +189,27 @@ def _header(path, pixels=False):
     except ImportError:
         raise InputError("DICOM files need pydicom: pip install 'pydicom>=3.0.2,<4'") from None
     with _reading(path):
-        header = pydicom.dcmread(path, stop_before_pixels=not pixels)
+        header = pydicom.dcmread(path, stop_before_pixels=not pixels, force=is_dicom(path))
+        if 'TransferSyntaxUID' not in header.file_meta:  # without preamble: as its elements are written
+            header.file_meta.TransferSyntaxUID = _syntax(*header.original_encoding)
         kind = header.get('SOPClassUID')
         modality = header.get('Modality')
     if 'Rows' not in header:
-        raise InputError(f'{path}: holds no image ({kind.name if kind else "of unknown kind"}); remove it')
+        raise InputError(f'{path}: holds no image ({kind.name if kind else "of unknown kind"}); leave it out')
     if modality == 'SEG':
-        raise InputError(f'{path}: holds a segmentation, no image; remove it, or convert it where it is a mask')
+        raise InputError(f'{path}: holds a segmentation, no image; leave it out, or convert it where it is a mask')
+    with _reading(path):
+        check_size(path, header.Columns, header.Rows)
     return header
+
+
+def _syntax(implicit, little):
+    """Returns the transfer syntax of a file that names none."""
+    from pydicom import uid
+
+    if implicit:
+        return uid.ImplicitVRLittleEndian
+    return uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
 
 
 def _frame(path, number):
@@ -187,7 +230,7 @@ def _load(path, modified):
 
 def _reading(path):
     """Makes whatever pydicom and the decoders raise an InputError that names the file, and the missing decoders."""
-    return reading(path, 'DICOM', _missing_decoder)
+    return reading(path, 'DICOM', lambda reason: _missing_decoder(reason) or unreadable(path, reason, 'DICOM'))
 
 
 def _missing_decoder(reason):

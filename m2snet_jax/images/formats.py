@@ -1,31 +1,62 @@
-"""Image files: the only module that reads pixels from disk.
+"""Files to uint8 arrays and back: the one table of what is read as what.
 
-Images become 8-bit RGB, masks 8-bit levels. 16-bit files become 8-bit by ÷257, those of scanners by a named window,
-never by stretching each image to its own range, and EXIF rotation is applied to both. A file may hold several images,
-a volume's slices or frames: the address of one is a path below its file, `ct.nii.gz/012`.
+| file | as an image | as a mask | as a map | what is said |
+|---|---|---|---|---|
+| 1 bit | 0 and 255 | 0 and 255 | 0 and 255 | |
+| grey of 2, 4 or 8 bits | levels | levels | levels | |
+| more bits, nothing above 255 | levels of 8 bits | levels or class indices | levels of 8 bits | images, maps: a note |
+| 16 bits, nothing above 2ⁿ−1 | 2ⁿ−1 is white | two levels, or refused | 65535 is white | images: a note |
+| 16 bits | 65535 is white | 65535 is white | 65535 is white | maps: a note |
+| floats, 0 to 1 | 1 is white | 1 is white | 1 is white | images, maps: a note |
+| negative, NaN, above 65535 | refused without `data.window` | refused | refused | |
+| colour | RGB | `data.colors` | refused | masks: the colours found |
+| black and one colour | RGB | 0 and 255 | 0 and 255 | a note |
+| 0 and one other level | levels | 0 and 255 | 0 and 255 | a note, unless 0 and 255 |
+| palette of greys | its greys | its greys | its greys | |
+| palette of colours | its colours | class indices | 0 and 255, or refused | |
+| alpha | dropped | dropped; the mask, where colour is the same all over | dropped | masks in alpha: a note |
+| 0 tagged as white | inverted | inverted; refused for class indices | inverted | |
+| colour tagged as grey | RGB | as colour | as colour | |
+| turned by EXIF | upright | upright | upright | a warning, where the mask is not turned |
+| several pages or frames | refused | refused | refused | |
+| DICOM, NIfTI | `data.window` above 8 bits | stored numbers | stored numbers | |
+| `.npy` | as above, by its type | as above | as above; [H, W, C] of several classes | |
+
+Decisions that only a whole set can tell (which value is white, whether there is one level or one colour) are in its
+Reading (see reading.py and decisions.py). A file may hold several images, a volume's slices or frames: the address of
+one is a path below its file, `ct.nii.gz/012`.
 """
 
 import os
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from jaxtyping import Shaped, UInt8
 
 from m2snet_jax.errors import InputError
-from m2snet_jax.images import dicom, nifti
+from m2snet_jax.images import dicom, nifti, raster
+from m2snet_jax.images.depth import levels_of
+from m2snet_jax.images.masks import map_levels, mask_levels
+from m2snet_jax.images.reading import UNDECIDED, Reading
+from m2snet_jax.images.samples import Samples
+from m2snet_jax.images.windows import windowed
 from m2snet_jax.storage import write
 
 _READERS = {ending: reader for reader in (dicom, nifti) for ending in reader.ENDINGS}
+_ORDINARY = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.ppm', '.pgm', '.jp2', '.npy')
 CLINICAL_ENDINGS = tuple(_READERS)
 
 
 def split_name(path: str | Path) -> tuple[str, str]:
-    """Returns the name of a file without its ending, and the ending in lower case: ('ct', '.nii.gz')."""
+    """Returns the name of a file without its ending, and the ending in lower case: ('ct', '.nii.gz').
+
+    A number is no ending: DICOM files are often named by a UID, 1.2.840.10008.
+    """
     stem, ending = os.path.splitext(Path(path).name)
+    if ending[1:].isdecimal():
+        return stem + ending, ''
     if ending.lower() == '.gz':
         stem, inner = os.path.splitext(stem)
         ending = inner + ending
@@ -35,13 +66,23 @@ def split_name(path: str | Path) -> tuple[str, str]:
 def locate(path: str | Path) -> tuple[Path, int | None]:
     """Returns (file, number) of an image's address: ('ct.nii.gz', 12) of 'ct.nii.gz/012', (file, None) of a file."""
     path = Path(path)
-    inside = split_name(path.parent)[1] in _READERS and path.name.isdigit()
+    inside = path.name.isdecimal() and not path.exists() and reader_of(path.parent) is not None
     return (path.parent, int(path.name)) if inside else (path, None)
 
 
 def reader_of(path: str | Path) -> ModuleType | None:
-    """Returns the module that reads the file of an address: `dicom`, `nifti`, or None for ordinary images."""
-    return _READERS.get(split_name(locate(path)[0])[1])
+    """Returns the module that reads the file of an address: `dicom`, `nifti`, or None for ordinary images.
+
+    DICOM is recognised by its content where its ending is of no other format.
+    """
+    path = Path(path)
+    for file in (path, path.parent) if path.name.isdecimal() else (path,):
+        ending = split_name(file)[1]
+        if ending in _READERS:
+            return _READERS[ending]
+        if ending not in _ORDINARY and dicom.is_dicom(file):
+            return dicom
+    return None
 
 
 def addresses(path: str | Path) -> list[Path]:
@@ -55,52 +96,87 @@ def addresses(path: str | Path) -> list[Path]:
     return [path] if count == 1 and reader is not nifti else [path / f'{number:03d}' for number in range(count)]
 
 
-def read_image(path: str | Path, window: str | None = None) -> UInt8[np.ndarray, 'height width 3']:
+def read_image(
+    path: str | Path, window: str | None = None, reading: Reading = UNDECIDED
+) -> UInt8[np.ndarray, 'height width 3']:
     """Reads any image file as RGB: grey, palette and 1-bit files get three channels, alpha is dropped.
 
     Args:
         path: a file, or the address of one of its images.
-        window: the range of DICOM and NIfTI files of more than 8 bits, as `data.window`.
+        window: the range of files of more than 8 bits, as `data.window`.
+        reading: of the set of the image, by default of the image alone.
 
     Raises:
-        InputError: the file is missing, unreadable, truncated, or holds no 8- or 16-bit image.
+        InputError: the file is missing, unreadable, truncated, or has more than 8 bits and no range can be given.
     """
+    return load_image(path, window, reading)[0]
+
+
+def load_image(
+    path: str | Path, window: str | None = None, reading: Reading = UNDECIDED
+) -> tuple[UInt8[np.ndarray, 'height width 3'], bool]:
+    """Returns an image as `read_image` does, and whether EXIF data turned it."""
     if reader := reader_of(path):
-        return reader.read_image(*_one(path, reader), window)
-    with _opened(path) as image:
-        if _holds_numbers(image):
-            levels = _eight_bit(_whole(np.asarray(image), path), path)
-            return np.repeat(levels[:, :, None], 3, axis=2)
-        if 'transparency' in image.info:  # else Pillow would warn, or blend some palettes
-            image = image.convert('RGBA')
-        return np.asarray(image.convert('RGB'))
+        return reader.read_image(*_one(path, reader), window), False
+    samples = raster.decode(path)
+    values = samples.values
+    if samples.palette is not None:
+        return samples.palette[values], samples.turned
+    if values.ndim == 3 and values.shape[2] != 3:
+        raise InputError(f'{path}: has {values.shape[2]} channels; give grey or RGB')
+    if samples.is_deep:
+        if window is not None:
+            values = windowed(values, window, None, path)
+        else:
+            values = levels_of(values, reading.white(values.max(), values.dtype.kind == 'f'), path)
+    if samples.inverted:
+        values = 255 - values
+    return (np.repeat(values[:, :, None], 3, axis=2) if values.ndim == 2 else values), samples.turned
 
 
-def read_mask(path: str | Path) -> UInt8[np.ndarray, 'height width']:
-    """Reads any mask file as the levels that it stores.
+def read_mask(path: str | Path, reading: Reading = UNDECIDED, classes: int = 1) -> UInt8[np.ndarray, 'height width']:
+    """Reads any mask file as levels 0…255, or as class indices; see the table above.
 
-    - 1-bit: 0 and 255.
-    - Palette: the greys where every entry is grey (tools that shrink files write such palettes, in any order), else
-      the indices, which are classes.
-    - Colour: the luma of Pillow's mode 'L', which is the common value where the channels agree; alpha is dropped.
-    - 16 bits and more: kept when no value is above 255, else ÷257.
-    - DICOM, NIfTI: the stored numbers, as for 16 bits.
+    Args:
+        path: a file, or the address of one of its images.
+        reading: of the set of the mask, by default of the mask alone.
+        classes: of the set; levels are not checked against them.
 
     Raises:
-        InputError: as for `read_image`.
+        InputError: the file is missing, unreadable, truncated, or holds neither levels nor indices.
     """
+    return load_mask(path, reading, classes)[0]
+
+
+def load_mask(
+    path: str | Path, reading: Reading = UNDECIDED, classes: int = 1
+) -> tuple[UInt8[np.ndarray, 'height width'], bool]:
+    """Returns a mask as `read_mask` does, and whether EXIF data turned it."""
+    samples = decode(path)
+    return mask_levels(samples, reading, classes, path), samples.turned
+
+
+def read_map(
+    path: str | Path, reading: Reading = UNDECIDED, classes: int = 1
+) -> Shaped[np.ndarray, 'height width *classes']:
+    """Reads any file of a probability map as levels 0…255.
+
+    Args:
+        path: a file, or the address of one of its images.
+        reading: of the set of the map, by default of the map alone.
+        classes: that the file holds; of several, [H, W, C] is returned.
+
+    Raises:
+        InputError: the file is missing, unreadable, truncated, or holds no map.
+    """
+    return map_levels(decode(path), reading, classes, path)
+
+
+def decode(path: str | Path) -> Samples:
+    """Returns the samples of a mask or map file; DICOM and NIfTI as the numbers that they store."""
     if reader := reader_of(path):
-        numbers = _whole(reader.read_numbers(*_one(path, reader)), path)
-        return numbers.astype(np.uint8) if numbers.max() <= 255 else _eight_bit(numbers, path)
-    with _opened(path) as image:
-        if _holds_numbers(image):
-            numbers = _whole(np.asarray(image), path)
-            return numbers.astype(np.uint8) if numbers.max() <= 255 else _eight_bit(numbers, path)
-        if image.mode == 'P' and not _has_grey_palette(image):
-            return np.asarray(image)
-        if 'transparency' in image.info:
-            image = image.convert('RGBA')
-        return np.asarray(image.convert('L'))
+        return reader.read_samples(*_one(path, reader))
+    return raster.decode(path)
 
 
 def write_png(path: str | Path, array: UInt8[np.ndarray, 'height width *channels']) -> None:
@@ -122,68 +198,3 @@ def _one(path, reader):
     if (number is None and count > 1) or (number or 0) >= count:
         raise InputError(f'{path}: {file.name} holds {count} images; name one, as {file / f"{count // 2:03d}"}')
     return file, number or 0
-
-
-@contextmanager
-def _opened(path):
-    """Opens, loads and turns an image; whatever goes wrong inside is an InputError that names the file."""
-    try:
-        with Image.open(path) as image:
-            pages = getattr(image, 'n_frames', 1) if image.format == 'TIFF' else 1
-            if pages > 1:
-                raise InputError(f'{path}: holds {pages} pages; store one image a file')
-            sixteen_bit_colour = image.mode.startswith(('RGB', 'LA')) and '16' in _raw_mode(image)
-            image.load()
-            turned = ImageOps.exif_transpose(_from_sixteen_bit_colour(image, path) if sixteen_bit_colour else image)
-            yield turned
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f'{path}: no such file') from None
-    except Exception as error:  # Pillow raises nearly anything on a damaged file
-        reason = ' '.join(str(error).split())
-        raise InputError(f'{path}: cannot be read as an image ({reason}); replace or remove it') from None
-
-
-def _raw_mode(image):
-    """Returns the layout of the samples in the file, e.g. 'RGB;16B'."""
-    if not image.tile:
-        return ''
-    arguments = image.tile[0][3]
-    return arguments if isinstance(arguments, str) else str(arguments[0]) if arguments else ''
-
-
-def _from_sixteen_bit_colour(image, path):
-    """Reads by OpenCV what Pillow would reduce to its upper bytes."""
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), flags)
-    if pixels is None:
-        raise InputError(f'{path}: cannot be read as an image; replace or remove it')
-    colour = Image.fromarray(_eight_bit(pixels.astype(np.int64), path)[:, :, ::-1])
-    colour.getexif().update(image.getexif())
-    return colour
-
-
-def _holds_numbers(image):
-    """Whether Pillow holds the samples as integers or floats of more than 8 bits."""
-    return image.mode.startswith(('I', 'F'))
-
-
-def _whole(samples, path):
-    """Returns numbers as int64; refuses fractions and negative values."""
-    if not np.isfinite(samples).all() or (samples != np.floor(samples)).any() or samples.min() < 0:
-        raise InputError(f'{path}: holds fractions or negative values; convert it to 8 or 16 bits')
-    return samples.astype(np.int64)
-
-
-def _eight_bit(numbers, path):
-    """Returns 0…65535 as uint8 0…255: ÷257, to the nearest."""
-    if numbers.max() > 65535:
-        raise InputError(f'{path}: holds values up to {numbers.max()}; convert it to 8 or 16 bits')
-    return ((numbers + 128) // 257).astype(np.uint8)
-
-
-def _has_grey_palette(image):
-    """Whether every entry of the palette, in use or not, is a grey."""
-    palette = np.reshape(image.getpalette('RGB'), (-1, 3))
-    return bool((palette == palette[:, :1]).all())

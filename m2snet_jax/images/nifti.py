@@ -2,12 +2,14 @@
 
 A slice is in radiological orientation, however the voxels are stored: the patient's front on top, the patient's right
 on the left. The file's affine gives the axes; an oblique one counts as the nearest of the three. Slices are numbered
-from 0 along the stored axis that runs from foot to head. nibabel is installed by the extra `clinic`.
+from 0 along the stored axis that runs from foot to head. A file of two dimensions is one slice, and further dimensions
+of length 1 are left out. nibabel is installed by the extra `clinic`.
 """
 # pyright: reportMissingImports=false
 
 import functools
 import gzip
+import math
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,16 +18,19 @@ import numpy as np
 from jaxtyping import Num, UInt8
 
 from m2snet_jax.errors import InputError, reading
-from m2snet_jax.images.windows import Window, windowed
+from m2snet_jax.images.raster import unreadable
+from m2snet_jax.images.samples import Samples, check_size, native
+from m2snet_jax.images.windows import Window, windowed, windowed_eight_bit
 
 ENDINGS = ('.nii', '.nii.gz')
+LARGEST_RATIO = 1100  # of deflate, between what a file unpacks to and its size
 _LOADING = threading.Lock()
 
 
 class Volume(NamedTuple):
     """The voxels of a file as stored, their scale, and the window that the file names."""
 
-    axial: Num[np.ndarray, 'slices height width']
+    axial: Num[np.ndarray, 'slices height width *channels']
     slope: float
     intercept: float
     window: Window | None
@@ -34,37 +39,42 @@ class Volume(NamedTuple):
 def count(path: str | Path) -> int:
     """Returns the number of axial slices of a file, from its header."""
     image = _opened(path)
-    return int(image.shape[_axes(image, path)[0][0]])
+    axes = _axes(image, path)
+    _check_size(image, path)
+    return int(_shape(image)[axes[0][0]])
 
 
 def read_image(path: str | Path, number: int, window: str | None) -> UInt8[np.ndarray, 'height width 3']:
-    """Reads one axial slice; types other than uint8 need a window (see windows.py).
+    """Reads one axial slice; uint8 takes a window, other types need one (see windows.py).
 
     Raises:
         InputError: the file is missing, damaged, not a volume of three dimensions, in colour, or needs a window.
     """
-    volume = _volume(path)
-    if volume.axial.dtype == np.uint8 and (volume.slope, volume.intercept) == (1, 0):
-        levels = volume.axial[number]
+    volume, numbers = _volume(path), _numbers(path, number)
+    if numbers.ndim != 2:
+        raise InputError(f'{path}: has {numbers.ndim + 1} dimensions; give volumes of 3, each in a file of its own')
+    if volume.axial.dtype == np.uint8:
+        bounds = volume.intercept, volume.intercept + 255 * volume.slope
+        levels = windowed_eight_bit(numbers, bounds, bounds != (0, 255), window, volume.window, path)
     else:
-        levels = windowed(read_numbers(path, number), window, volume.window, path)
+        levels = windowed(numbers, window, volume.window, path)
     return np.repeat(levels[:, :, None], 3, axis=2)
 
 
-def read_numbers(path: str | Path, number: int) -> Num[np.ndarray, 'height width']:
-    """Reads one axial slice as numbers, scaled as the header says."""
-    volume = _volume(path)
-    stored = volume.axial[number]
-    return stored if (volume.slope, volume.intercept) == (1, 0) else stored * volume.slope + volume.intercept
+def read_samples(path: str | Path, number: int) -> Samples:
+    """Reads one axial slice as numbers, scaled as the header says; of a volume of several maps [H, W, C]."""
+    return Samples(native(_numbers(path, number)))
 
 
 def check_same_grid(path: str | Path, other: str | Path) -> None:
     """Raises InputError unless two volumes have equal shapes and, to a thousandth, equal affines."""
-    image, reference = _opened(path), _opened(other)
-    if image.shape != reference.shape:
-        found, expected = ('x'.join(map(str, one.shape)) for one in (image, reference))
+    shape, reference = (_shape(_opened(one)) for one in (path, other))
+    if len(reference) > 3:
+        raise InputError(f'{other}: has {len(reference)} dimensions; give volumes of 3, each in a file of its own')
+    if shape[:3] != reference[:3]:
+        found, expected = ('x'.join(map(str, one)) for one in (shape, reference))
         raise InputError(f'{path}: {found} voxels, but {other} has {expected}; give both the same grid')
-    if not np.allclose(image.affine, reference.affine, rtol=0, atol=1e-3):
+    if not np.allclose(_opened(path).affine, _opened(other).affine, rtol=0, atol=1e-3):
         raise InputError(
             f'{path}: lies elsewhere in space than {other} (their affines differ); resample one to the other'
         )
@@ -73,8 +83,10 @@ def check_same_grid(path: str | Path, other: str | Path) -> None:
 def encode_nifti(path: str | Path, slices: Num[np.ndarray, 'slices height width *classes']) -> bytes:
     """Returns axial slices as the bytes of a .nii.gz with the header and affine of the volume at `path`."""
     source = _opened(path)
-    voxels = np.zeros(source.shape + slices.shape[3:], slices.dtype)
+    voxels = np.zeros(_shape(source)[:3] + slices.shape[3:], slices.dtype)
     _axial(voxels, _axes(source, path))[:] = slices
+    if slices.ndim == 3:
+        voxels = voxels.reshape(source.shape)
     header = source.header.copy()
     header.set_data_dtype(slices.dtype)
     header.set_slope_inter(1, 0)
@@ -83,9 +95,16 @@ def encode_nifti(path: str | Path, slices: Num[np.ndarray, 'slices height width 
     return gzip.compress(type(source)(voxels, None, header).to_bytes(), mtime=0)
 
 
+def _numbers(path: str | Path, number: int) -> Num[np.ndarray, 'height width *channels']:
+    """Returns one axial slice, scaled as the header says."""
+    volume = _volume(path)
+    stored = volume.axial[number]
+    return stored if (volume.slope, volume.intercept) == (1, 0) else stored * volume.slope + volume.intercept
+
+
 def _volume(path: str | Path) -> Volume:
     """Returns the Volume of a file; the last few are cached, since slices are read one after the other."""
-    with _LOADING, reading(path, 'NIfTI'):
+    with _LOADING, _reading(path):
         return _load(Path(path), Path(path).stat().st_mtime_ns)
 
 
@@ -94,10 +113,11 @@ def _load(path: Path, modified: int) -> Volume:
     """Reads a file; the time of its modification is part of the cache's key."""
     image = _opened(path)
     axes = _axes(image, path)
+    _check_size(image, path)
     if image.get_data_dtype().kind not in 'iuf':
         raise InputError(f'{path}: holds colours or complex numbers; store one number a voxel')
-    with reading(path, 'NIfTI'):
-        stored = np.asanyarray(image.dataobj.get_unscaled())
+    with _reading(path):
+        stored = np.asanyarray(image.dataobj.get_unscaled()).reshape(_shape(image))
     low, high = float(image.header['cal_min']), float(image.header['cal_max'])
     window = ((low + high) / 2, high - low) if high > low else None
     return Volume(_axial(stored, axes), float(image.dataobj.slope), float(image.dataobj.inter), window)
@@ -109,7 +129,7 @@ def _opened(path: str | Path) -> Any:
         import nibabel
     except ImportError:
         raise InputError("NIfTI files need nibabel: pip install 'nibabel>=5.4,<6'") from None
-    with reading(path, 'NIfTI'):
+    with _reading(path):
         image = nibabel.load(path)
         if isinstance(image, nibabel.Nifti1Image):
             return image
@@ -120,7 +140,7 @@ def _axes(image, path):
     """Returns the voxel axes (foot to head, front to back, right to left) and which of the last two are turned."""
     import nibabel
 
-    if len(image.shape) != 3:
+    if not 3 <= len(_shape(image)) <= 4:
         raise InputError(f'{path}: has {len(image.shape)} dimensions; give volumes of 3, each in a file of its own')
     orientation = nibabel.io_orientation(image.affine)  # for each voxel axis: the world's axis (R, A, S) and a sign
     if not np.isfinite(orientation).all():
@@ -136,3 +156,21 @@ def _axial(voxels, axes):
     view = voxels.transpose(*order, *range(3, voxels.ndim))
     rows, columns = (slice(None, None, -1 if turn else 1) for turn in turned)
     return view[:, rows, columns]
+
+
+def _shape(image):
+    """Returns three dimensions, the third 1 of a picture, and those beyond that are not 1."""
+    shape = tuple(int(length) for length in image.shape)
+    return (*shape[:3], *(1,) * (3 - len(shape)), *(length for length in shape[3:] if length != 1))
+
+
+def _check_size(image, path):
+    """Refuses a header that names more voxels than the file can hold, before memory is taken for them."""
+    check_size(path, *_shape(image)[:2])
+    size, packed = Path(path).stat().st_size, str(path).lower().endswith('.gz')
+    if math.prod(_shape(image)) * image.get_data_dtype().itemsize > size * (LARGEST_RATIO if packed else 1):
+        raise InputError(f'{path}: cannot be read as NIfTI (its header names more voxels than it holds); copy it again')
+
+
+def _reading(path):
+    return reading(path, 'NIfTI', lambda reason: unreadable(path, reason, 'NIfTI'))

@@ -60,3 +60,22 @@ def windowed(
     centre, width = chosen
     shares = (np.asarray(numbers, np.float32) - (centre - width / 2)) / width
     return np.rint(255 * np.clip(np.nan_to_num(shares, nan=0.0), 0, 1)).astype(np.uint8)
+
+
+def windowed_eight_bit(
+    numbers: Shaped[np.ndarray, '*shape'],
+    bounds: tuple[float, float],
+    rescaled: bool,
+    window: str | None,
+    own: Window | None,
+    path: str | Path,
+) -> UInt8[np.ndarray, '*shape']:
+    """Returns levels of grey of up to 8 bits, which needs no window: `bounds` are the numbers of its whole range.
+
+    `window` applies where it is in numbers, or where the file is `rescaled`, since the named windows are in Hounsfield
+    units; 'file' applies where the file names a window for itself. Without any the whole range is shown.
+    """
+    if (own is not None) if window == FILE else (window is not None and (rescaled or window not in WINDOWS)):
+        return windowed(numbers, window, own, path)
+    low, high = min(bounds), max(bounds)
+    return windowed(numbers, FILE, ((low + high) / 2, max(high - low, 1)), path)

@@ -9,20 +9,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
 from tqdm import tqdm
 
 from m2snet_jax.data.patterns import ENDINGS, describe_link, find_files
 from m2snet_jax.errors import InputError
-from m2snet_jax.images.formats import CLINICAL_ENDINGS, addresses, locate, read_image, reader_of
+from m2snet_jax.images.formats import CLINICAL_ENDINGS, addresses, load_image, locate
 from m2snet_jax.prediction.series import group_series
 from m2snet_jax.storage import write_json
 
 if TYPE_CHECKING:
     from m2snet_jax.prediction.predictor import Predictor
     from m2snet_jax.prediction.writer import Writer
-
-ORIENTATION = 0x0112  # of EXIF; 1 is upright
 
 
 def predict_files(
@@ -69,7 +66,7 @@ def _predicted(predictor, images, batch, faults, bar):
         pieces = iter(lambda: list(itertools.islice(remaining, batch)), [])
         ahead = []
         for piece in itertools.chain(pieces, [[]]):
-            reading = [(*image, threads.submit(_read, image[-1], predictor.window)) for image in piece]
+            reading = [(*image, threads.submit(_read, image[-1], predictor)) for image in piece]
             for_now, ahead = ahead, reading
             pixels_of = {}
             for _, name, path, future in for_now:
@@ -86,15 +83,11 @@ def _predicted(predictor, images, batch, faults, bar):
             bar.update(len(for_now))
 
 
-def _read(path, window):
+def _read(path, predictor):
     """Returns (pixels, whether they were turned by EXIF)."""
     if path.is_symlink() and not path.exists():
         raise InputError(describe_link(path))
-    pixels = read_image(path, window)
-    if reader_of(path):
-        return pixels, False
-    with Image.open(path) as header:
-        return pixels, header.getexif().get(ORIENTATION, 1) not in (0, 1)
+    return load_image(path, predictor.window, predictor.reading)
 
 
 READABLE = (*ENDINGS, *CLINICAL_ENDINGS)
@@ -186,7 +179,8 @@ def index_of(where: str | Path, flag: str, leave_out: Callable[[Path], bool] = l
     Raises:
         InputError: no such folder, or two files of one name.
     """
-    files = find_files(where, READABLE, flag=flag, leave_out=leave_out)
+    endings = READABLE if flag == 'images' else (*READABLE, '.npy')
+    files = find_files(where, endings, flag=flag, leave_out=leave_out)
     if files.duplicates:
         raise InputError(files.duplicates[0])
     for line in files.loops:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import jax
 import numpy as np
+from absl import logging
 from flax import nnx
 from jaxtyping import Bool, Float, Float32, Shaped, UInt8, UInt16
 from ml_collections import ConfigDict
@@ -19,10 +20,12 @@ from m2snet_jax.data import augment
 from m2snet_jax.devices.mesh import Mesh, replicate
 from m2snet_jax.devices.programs import compiler_options, one_by_one
 from m2snet_jax.errors import InputError
+from m2snet_jax.images.decisions import image_reading
 from m2snet_jax.images.formats import read_image
+from m2snet_jax.images.reading import UNDECIDED, from_json
 from m2snet_jax.models.folding import fold_batch_norms
 from m2snet_jax.models.model_weights import merge_model, split_model
-from m2snet_jax.weights import load_weights, recorded_config
+from m2snet_jax.weights import load_weights, recorded_config, recorded_reading
 from m2snet_jax.weights.names import model_hash
 
 LARGEST_BATCH = 8  # a longer list runs in pieces of this many images
@@ -54,7 +57,10 @@ def load_model(path: str | Path, *, config: Any = None) -> 'Predictor':
             expected = f'{config.model.name} with {config.model.encoder} and {config.data.classes} output map(s)'
             raise InputError(f'{error} (expected {expected}; another config names another model)') from None
         raise
-    return Predictor(model, config.data.size, config)
+    predictor = Predictor(model, config.data.size, config)
+    if not bare:
+        predictor.reading = from_json(recorded_reading(path))
+    return predictor
 
 
 class Predictor:
@@ -67,7 +73,8 @@ class Predictor:
         size: side in pixels at which the network runs.
         classes: maps that it predicts.
         config: the ConfigDict that named the model, None without.
-        window: as `data.window`, for DICOM and NIfTI files; the config's, and may be set.
+        window: as `data.window`, for files of more than 8 bits; the config's, and may be set.
+        reading: how the images that the model was trained on were read, as its run recorded it; may be set.
     """
 
     def __init__(self, model: Any, size: int, config: Any = None):
@@ -76,6 +83,7 @@ class Predictor:
         self._step, self._compiled, self._lock = make_predict_step(graph), {}, threading.Lock()
         self.size, self.classes, self.config = size, model.output1.kernel.shape[-1], config
         self.window = None if config is None else config.data.get('window')  # runs from before the key have none
+        self.reading = UNDECIDED
 
     @property
     def model(self) -> Any:
@@ -102,12 +110,19 @@ class Predictor:
         """
         if not isinstance(image, (list, tuple)):
             return self([image])[0]
-        images = [pixels if isinstance(pixels, np.ndarray) else read_image(pixels, self.window) for pixels in image]
+        images = [pixels if isinstance(pixels, np.ndarray) else self._read(pixels) for pixels in image]
         maps = [
             resized_map(probability, *pixels.shape[:2])
             for probability, pixels in zip(self.probabilities(images), images, strict=True)
         ]
         return [one[..., 0] if self.classes == 1 else one for one in maps]
+
+    def _read(self, path):
+        """Returns the pixels of a file; logs how one of more than 8 bits is read where no run decides it."""
+        reading = image_reading([path], self.window, self.reading)
+        for note in reading.notes[len(self.reading.notes) :]:
+            logging.warning('%s: %s', path, note)
+        return read_image(path, self.window, reading)
 
     def probabilities(self, images: Sequence[UInt8[np.ndarray, 'height width *rgb']]) -> list[Probabilities]:
         """Returns the float32 probabilities of each image; images may have any sizes, in grey or RGB.

@@ -37,7 +37,9 @@ class Writer:
         self.folder, self._raw, self._outline, self._threshold = Path(folder), raw, outline, threshold
         self._predictor, self._classes = predictor, predictor.classes
         about = {'model_hash': predictor.model_hash, 'size': predictor.size, 'raw': raw, 'threshold': threshold}
-        claim_folder(folder, about if predictor.window is None else {**about, 'window': predictor.window})
+        white = {f'white_{kind}': getattr(predictor.reading, kind) for kind in ('integers', 'floats')}
+        shown = {'window': predictor.window, **white}
+        claim_folder(folder, about | {name: value for name, value in shown.items() if value is not None})
 
     def paths(self, name: str, series: Series) -> dict[str, list[Path]]:
         """Returns the paths of 'map', 'mask' and 'overlay' of one image; a slice of NIfTI has no maps or masks."""

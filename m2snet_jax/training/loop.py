@@ -180,6 +180,7 @@ def _about(config: Any, dataset: Dataset, lossnet: LossNet | None) -> dict[str, 
     return {
         'config': to_json(config),
         'manifest_hash': dataset.manifest_hash,
+        'reading': dataset.reading.to_json(),
         'lossnet_hash': None if lossnet is None else _hash(nnx.state(lossnet)),
         'versions': versions(),
     }

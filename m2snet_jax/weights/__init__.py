@@ -15,8 +15,8 @@ from m2snet_jax.weights.torch_file import read_torch_file, write_safetensors
 
 Model = TypeVar('Model', bound=nnx.Module)
 __all__ = [
-    'load_state_dict', 'load_weights', 'read_torch_file', 'recorded_config', 'state_dict', 'trained_config',
-    'write_safetensors',
+    'load_state_dict', 'load_weights', 'read_torch_file', 'recorded_config', 'recorded_reading', 'state_dict',
+    'trained_config', 'write_safetensors',
 ]  # fmt: skip
 
 
@@ -52,6 +52,11 @@ def load_weights(model: Model, source: str | Path) -> Model:
 def recorded_config(path: str | Path) -> dict:
     """Returns the resolved config of a folder that `load_weights` takes; raises InputError where there is none."""
     return read_record(_run_and_step(Path(path))[0])['config']
+
+
+def recorded_reading(path: str | Path) -> dict | None:
+    """Returns how the files of a run were read, as JSON values, None where its folder does not record it."""
+    return read_record(_run_and_step(Path(path))[0]).get('reading')
 
 
 def trained_config(path: str | Path) -> dict | None:

@@ -7,6 +7,7 @@ from tiny_models import write_model
 
 from m2snet_jax import InputError, load_config, load_model
 from m2snet_jax.__main__ import main
+from m2snet_jax.images.reading import Reading
 from m2snet_jax.prediction.folders import claim_folder, predict_files
 from m2snet_jax.prediction.writer import Writer
 
@@ -154,7 +155,7 @@ def test_maps_below_the_folder_of_images_are_not_taken_for_images(model, images)
 class Counting:
     """A model that only counts how many images it is handed at once."""
 
-    classes, size, model_hash, window = 1, 8, 'hash', None
+    classes, size, model_hash, window, reading = 1, 8, 'hash', None, Reading()
 
     def __init__(self):
         self.most = 0

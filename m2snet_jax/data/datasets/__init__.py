@@ -10,9 +10,9 @@ from typing import Any
 
 from absl import logging
 
-from m2snet_jax.data.pairs import read_pair
-from m2snet_jax.data.source import Source
+from m2snet_jax.data.source import Source, apply_keys, read_pair
 from m2snet_jax.errors import InputError
+from m2snet_jax.images.reading import UNDECIDED, Reading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Dataset:
             image_sha256, mask_sha256 (of the files as found, or of the arrays as generated).
         manifest_hash: SHA-256 of the manifest; two datasets with equal hashes have equal files and splits.
         manifest_path: where the manifest of all prepared records lies.
+        reading: how the files were read, decided on all of them.
     """
 
     train: Sequence
@@ -37,6 +38,7 @@ class Dataset:
     manifest: list[dict[str, str]]
     manifest_hash: str
     manifest_path: Path
+    reading: Reading = UNDECIDED
 
 
 def open_dataset(config: Any) -> Dataset:
@@ -49,12 +51,15 @@ def open_dataset(config: Any) -> Dataset:
     from m2snet_jax.data import manifest, records, splits  # here, because TFDS takes half a second to import
 
     source = module.find(config)
+    apply_keys(source, config.data)
     if source.problems or source.split_problems:
         raise InputError(_first_problem(source))
     for warning in warnings_of(source):
         logging.warning(warning)
     used = splits.assign_splits(source, config)
     builder = records.prepare(config.data.name, module.__doc__ or '', source)
+    for note in source.reading.notes:
+        logging.warning(note)
     rows, examples = manifest.manifest_of(builder, source.splits), {}
     for row, split in zip(rows, (split for members in used.values() for split in members), strict=True):
         row['split'] = split
@@ -70,6 +75,7 @@ def open_dataset(config: Any) -> Dataset:
         rows,
         manifest.hash_of(rows),
         manifest.manifest_path(builder),
+        source.reading,
     )
 
 
@@ -109,7 +115,7 @@ def _first_problem(source):
         return source.problems[0] + more
     for members in source.splits.values():
         for pair in members:
-            faults = read_pair(pair, source.window)[2]
+            faults = read_pair(pair, source)[2]
             if faults:
                 return faults[0]
     return source.split_problems[0] + more
