@@ -8,6 +8,7 @@ import functools
 import io
 import struct
 import threading
+import warnings
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from m2snet_jax.images.samples import Samples, check_size, native
 from m2snet_jax.images.windows import windowed, windowed_eight_bit
 
 ENDINGS = ('.dcm',)
+warnings.filterwarnings('ignore', module=r'pydicom\.')  # of values that break the standard and are not needed
 _LOADING = threading.Lock()
 _DECODERS = 'pylibjpeg, pylibjpeg-openjpeg and python-gdcm decode most'
 _MAY_BE_EMPTY = (  # required of every image, but often removed when files are made anonymous
@@ -45,7 +47,12 @@ def is_dicom(path: str | Path) -> bool:
 
 def count(path: str | Path) -> int:
     """Returns the number of frames of a file, 1 for a single image, from its header."""
-    return int(_header(path).get('NumberOfFrames') or 1)
+    header = _header(path)
+    with _reading(path):
+        frames = int(header.get('NumberOfFrames') or 1)
+    if frames < 1 or frames > Path(path).stat().st_size:
+        raise InputError(f'{path}: cannot be read as DICOM (its header names {frames} frames); copy it again')
+    return frames
 
 
 def read_image(path: str | Path, number: int, window: str | None) -> UInt8[np.ndarray, 'height width 3']:

@@ -39,7 +39,9 @@ class Volume(NamedTuple):
 def count(path: str | Path) -> int:
     """Returns the number of axial slices of a file, from its header."""
     image = _opened(path)
-    return int(_shape(image)[_axes(image, path)[0][0]])
+    axes = _axes(image, path)
+    _check_size(image, path)
+    return int(_shape(image)[axes[0][0]])
 
 
 def read_image(path: str | Path, number: int, window: str | None) -> UInt8[np.ndarray, 'height width 3']:
@@ -111,9 +113,9 @@ def _load(path: Path, modified: int) -> Volume:
     """Reads a file; the time of its modification is part of the cache's key."""
     image = _opened(path)
     axes = _axes(image, path)
+    _check_size(image, path)
     if image.get_data_dtype().kind not in 'iuf':
         raise InputError(f'{path}: holds colours or complex numbers; store one number a voxel')
-    _check_size(image, path)
     with _reading(path):
         stored = np.asanyarray(image.dataobj.get_unscaled()).reshape(_shape(image))
     low, high = float(image.header['cal_min']), float(image.header['cal_max'])

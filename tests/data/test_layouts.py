@@ -383,7 +383,9 @@ def test_a_pattern_that_nothing_matches_shows_what_is_there(tmp_path, prepared):
 def test_one_pattern_for_both_is_refused(tmp_path, prepared):
     make_folder(tmp_path / 'data')
     keys = {'data.images': 'images/*.png', 'data.masks': 'images/*.png'}
-    assert_refused(config_of('folder', tmp_path / 'data', **keys), prepared, 'images/*.png: no images found')
+    assert_refused(
+        config_of('folder', tmp_path / 'data', **keys), prepared, 'images/*.png: named for the images and for the masks'
+    )
 
 
 def test_maps_of_a_split_of_folders_are_found_by_name(tmp_path, capsys):
