@@ -74,6 +74,10 @@ def evaluate_model(model: Path, config: Any, sets: Sequence[str] | None, output:
         config.select = predictor.config.get('select', 'last')
     claim_folder(output / 'maps', {'model_hash': predictor.model_hash, 'size': predictor.size})
     warnings = weight_warnings(ConfigDict(trained)) if (trained := trained_config(model)) else []
+    for kind in ('integers', 'floats'):
+        white, trained_white = (getattr(one.reading, kind) for one in (dataset, predictor))
+        if None not in (white, trained_white) and white != trained_white:
+            warnings.append(f'{white:g} is white in these images ({kind}), {trained_white:g} in those of the training')
     scores, _ = evaluate(predictor, dataset, config, make_mesh(), output, warnings)
     about = {'config': to_json(config), 'model': str(model), 'model_hash': predictor.model_hash}
     return scores.with_summary(**about, versions=versions())

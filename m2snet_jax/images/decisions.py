@@ -43,9 +43,7 @@ def mask_reading(paths: Sequence[Path], classes: int, colors: tuple[str, ...] = 
     if colors:
         return Reading(colors=colors)
     looks = look_at_all(paths, classes)
-    with_alpha = [look for look in looks if look.has_alpha]
-    varies = any(look.alpha is None or len(look.alpha) > 1 for look in with_alpha)
-    if varies and all(look.plain for look in with_alpha):
+    if _in_alpha(looks):
         looks = [Look(look.path, look.alpha) if look.has_alpha else look for look in looks]
         notes = ('masks lie in the alpha channel, since colour is the same all over',)
         reading = _of_levels(looks, classes)
@@ -55,8 +53,8 @@ def mask_reading(paths: Sequence[Path], classes: int, colors: tuple[str, ...] = 
         total = _all_colours(looks)
         others = None if total is None else [colour for colour in total if colour != BLACK]
         if classes == 1 and others is not None and len(others) <= 1:
-            names = ''.join(f', {text_of(colour)},' for colour in others)
-            return Reading(one_colour=True, notes=(f'masks hold black and one colour{names} read as 0 and 255',))
+            names = ''.join(f' ({text_of(colour)})' for colour in others)
+            return Reading(one_colour=True, notes=(f'masks hold black and one colour{names}: read as 0 and 255',))
         if not all(look.is_palette for look in coloured):
             return Reading(problem=_colours_found([one for one in coloured if not one.is_palette], total))
     return _of_levels(looks, classes)
@@ -70,6 +68,8 @@ def map_reading(paths: Sequence[Path], is_own: bool = False) -> Reading:
         is_own: whether this package wrote them, as levels of 8 or 16 bits: then nothing is decided for these.
     """
     looks = look_at_all([path for path in paths if not is_own or reader_of(path) is not None], 1)
+    if _in_alpha(looks):
+        return Reading(alpha=True, notes=('maps lie in the alpha channel, since colour is the same all over',))
     coloured = [look for look in looks if look.coloured]
     total = _all_colours(looks) if coloured else None
     if total is not None and len([colour for colour in total if colour != BLACK]) <= 1:
@@ -110,6 +110,13 @@ def _of_levels(looks, classes):
     levels = ', '.join(f'{value:g}' for value in mixed)
     notes = (f'each mask holds 0 and one other level (255, {levels}), which is read as 255',) if two and mixed else ()
     return Reading(two_levels=two, found=found, notes=notes)
+
+
+def _in_alpha(looks):
+    """Returns whether alpha varies and the colour of every file that has alpha does not."""
+    with_alpha = [look for look in looks if look.has_alpha]
+    varies = any(look.alpha is None or len(look.alpha) > 1 for look in with_alpha)
+    return varies and all(look.plain for look in with_alpha)
 
 
 def _level(looks):

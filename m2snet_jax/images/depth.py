@@ -39,11 +39,11 @@ def levels_of(values: Shaped[np.ndarray, '*shape'], white: float, path: str | Pa
 
 
 def check_positive(values: Shaped[np.ndarray, '*shape'], path: str | Path) -> None:
-    """Raises InputError for values that are not finite or negative."""
+    """Raises InputError for values that are not finite, or negative."""
     if not np.isfinite(values).all():
         raise InputError(f'{path}: holds NaN or infinity; correct it')
     if values.min() < 0:
         raise InputError(
-            f'{path}: holds negative values, down to {values.min():g}; say what is shown by '
-            '--config.data.window=CENTRE,WIDTH, or convert it to 8 or 16 bits'
+            f'{path}: holds negative values, down to {values.min():g}; convert it to 8 or 16 bits, or say what of an '
+            'image is shown by --config.data.window=CENTRE,WIDTH'
         )

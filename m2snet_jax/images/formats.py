@@ -14,7 +14,7 @@
 | 0 and one other level | levels | 0 and 255 | 0 and 255 | a note, unless 0 and 255 |
 | palette of greys | its greys | its greys | its greys | |
 | palette of colours | its colours | class indices | 0 and 255, or refused | |
-| alpha | dropped | dropped; the mask, where colour is the same all over | dropped | masks in alpha: a note |
+| alpha | dropped | dropped; the mask, if colour does not vary | as of a mask | if it is mask or map: a note |
 | 0 tagged as white | inverted | inverted; refused for class indices | inverted | |
 | colour tagged as grey | RGB | as colour | as colour | |
 | turned by EXIF | upright | upright | upright | a warning, where the mask is not turned |

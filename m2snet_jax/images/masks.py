@@ -64,7 +64,9 @@ def map_levels(
         return np.where(indices[..., None] == np.arange(1, classes + 1), 255, 0).astype(np.uint8)
     if values.ndim == 3 and values.shape[2] != 3:
         raise InputError(f'{path}: holds {values.shape[2]} maps; set --config.data.classes={values.shape[2]}')
-    if is_coloured(samples) and reading.one_colour:
+    if reading.alpha and samples.alpha is not None:
+        levels = samples.alpha
+    elif is_coloured(samples) and reading.one_colour:
         levels = np.where(packed(colours_of(samples, path)) == BLACK, 0, 255).astype(np.uint8)
     elif is_coloured(samples) and (samples.palette is None or reading.level is None):
         raise InputError(f'{path}: is in colour; a map is grey, or black and one colour')

@@ -68,7 +68,7 @@ def unreadable(path: str | Path, reason: str, kind: str = 'an image') -> str:
     except OSError as error:
         return f'cannot be opened ({error.strerror}); make it readable, or leave it out'
     if not head:
-        return 'is empty; copy it again'
+        return 'cannot be read, since it is empty; copy it again'
     if head.startswith(b'version https://git-lfs'):
         return 'is a pointer of Git LFS, not the file itself; run git lfs pull where it comes from'
     if head[:15].lower().startswith((b'<!doctype html', b'<html')):

@@ -39,6 +39,10 @@ class Reading:
         decided = self.floats if floats else self.integers
         return white_of(highest, floats) if decided is None else decided
 
+    def of_images(self) -> 'Reading':
+        """Returns the decisions on images alone, without notes, since the run that recorded them has said them."""
+        return Reading(self.integers, self.floats)
+
     def to_json(self) -> dict[str, Any]:
         """Returns what differs from the default, as JSON values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

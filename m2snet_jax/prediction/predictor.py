@@ -61,7 +61,7 @@ def load_model(path: str | Path, *, config: Any = None) -> 'Predictor':
         raise
     predictor = Predictor(model, config.data.size, config)
     if not bare:
-        predictor.reading = from_json(recorded_reading(path))
+        predictor.reading = from_json(recorded_reading(path)).of_images()
     return predictor
 
 
@@ -122,7 +122,7 @@ class Predictor:
     def _read(self, path):
         """Returns the pixels of a file; logs how one of more than 8 bits is read where no run decides it."""
         reading = image_reading([path], self.window, self.reading)
-        for note in reading.notes[len(self.reading.notes) :]:
+        for note in reading.notes:
             logging.warning('%s: %s', path, note)
         return read_image(path, self.window, reading)
 
