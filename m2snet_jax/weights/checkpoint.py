@@ -30,6 +30,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path, keep: int = 2, *, choose: bool = False):
         logging.getLogger('absl').setLevel(logging.WARNING)  # orbax logs every file it touches
+        logging.getLogger('absl').addFilter(_is_news)
         policies: list = [preservation.LatestN(keep)]
         if choose:
             policies.append(preservation.BestN(get_metric_fn=_dice, n=1))
@@ -109,7 +110,12 @@ class Checkpoints:
 def saved_steps(folder: str | Path) -> list[int]:
     """Returns the steps whose checkpoints are in a folder, which need not exist."""
     folder = Path(folder).resolve()
-    return list(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+    return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record is logged: not the stack traces of a full disk, one a thread of orbax; one error is raised."""
+    return 'orbax' not in record.pathname or not record.exc_info or _refusal(record.exc_info[1]) is None
 
 
 def _refusal(error: BaseException | None) -> str | None:
