@@ -2,6 +2,7 @@
 
 import codecs
 import errno
+import io
 import os
 import signal
 import sys
@@ -146,7 +147,7 @@ def use_any_console() -> None:
     """Makes stdout and stderr replace what their encoding lacks, e.g. '…' in ASCII, instead of failing."""
     codecs.register_error('m2snet_jax', _replaced)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, 'reconfigure'):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='m2snet_jax')
 
 
