@@ -32,6 +32,7 @@ except ImportError:  # Windows has no such locks
 PACKAGES = ('m2snet_jax', 'jax', 'flax', 'optax', 'numpy', 'scipy', 'opencv-python-headless', 'pillow')
 LOCK = 'writer.lock'  # in a folder that one program writes
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 _ADDRESS = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+:/')  # pathlib makes one slash of two; C:/ is a drive
 _VARIABLE = re.compile(r'\$(?:([A-Za-z_]\w*)|\{([^}]*)\})')
 
@@ -187,6 +188,18 @@ def append(path: Path, text: str) -> None:
             file.write(text)
     except OSError as error:
         raise InputError(f'{path}: cannot be written ({error.strerror or error})') from None
+
+
+def refusal(error: BaseException | None) -> str | None:
+    """Returns why the system refused to write, e.g. a full disk, from what a library raised; None for other errors."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        for number in REFUSALS:
+            if os.strerror(number) in str(error):  # as libraries in C++ say it
+                return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 import codecs
 import errno
+import io
 import os
 import signal
 import sys
@@ -14,15 +15,11 @@ from ml_collections import config_flags
 
 from m2snet_jax.config import check_key, expand_paths, find_config, flatten, load_config
 from m2snet_jax.errors import InputError
-from m2snet_jax.storage import local_path
+from m2snet_jax.storage import REFUSALS, local_path
 
 # The flags of all commands that hold a path; the keys are in `config.PATH_KEYS`, and all words are paths.
 PATH_FLAGS = ('golden', 'images', 'maps', 'masks', 'model', 'output', 'reference', 'root', 'weights', 'workdir')
-# The system refuses to write or to open a file, which is no fault of the program.
-REFUSALS = (
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE,
-    errno.ELOOP, errno.ENAMETOOLONG,
-)  # fmt: skip
+NOT_OPENED = (errno.EMFILE, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 class CommandLine(NamedTuple):
@@ -128,7 +125,7 @@ def run(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
     except BrokenPipeError:  # the reader, e.g. `head`, has closed the pipe
         return _ended(None, 1)
     except OSError as error:
-        if error.errno not in REFUSALS:
+        if error.errno not in (*REFUSALS, *NOT_OPENED):
             raise
         name = 'the output' if error.filename is None else os.fsdecode(error.filename)
         return _ended(f'error: {name}: cannot be read or written ({error.strerror})', 1)
@@ -150,7 +147,7 @@ def use_any_console() -> None:
     """Makes stdout and stderr replace what their encoding lacks, e.g. '…' in ASCII, instead of failing."""
     codecs.register_error('m2snet_jax', _replaced)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, 'reconfigure'):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='m2snet_jax')
 
 

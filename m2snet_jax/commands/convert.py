@@ -80,12 +80,13 @@ def _read(source, config):
     from m2snet_jax.weights import NAMES_SHOWN, load_state_dict, load_weights, read_torch_file, recorded_config
     from m2snet_jax.weights.names import without_shared_prefixes
 
+    average = config.model.weights_average
     if source.is_dir():
         config = ConfigDict(recorded_config(source))
     model = empty_model(config)
     if source.is_dir():
         return load_weights(model, source), config, None
-    arrays = without_shared_prefixes(model, read_torch_file(source, config.model.weights_average))
+    arrays = without_shared_prefixes(model, read_torch_file(source, average))
     try:
         return load_state_dict(model, arrays, names_shown=NAMES_SHOWN), config, arrays
     except InputError as error:

@@ -29,7 +29,7 @@ from m2snet_jax.data.source import (
 from m2snet_jax.errors import InputError
 from m2snet_jax.images.formats import encode_png
 from m2snet_jax.images.reading import Reading, from_json
-from m2snet_jax.storage import write_json
+from m2snet_jax.storage import refusal, write_json
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -130,10 +130,14 @@ def prepare(name: str, description: str, source: Source) -> Builder:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints
             builder.download_and_prepare(file_format='array_record')
-    except OSError as error:
+    except InputError:
+        raise
+    except Exception as error:
+        if (reason := refusal(error)) is None:
+            raise
         if not builder.data_path.exists():
             raise InputError(
-                f'{builder.data_path}: prepared data cannot be written ({error.strerror or error}); '
+                f'{builder.data_path}: prepared data cannot be written ({reason}); '
                 'set the environment variable TFDS_DATA_DIR to a folder with space that you can write'
             ) from None
     source.reading = dataclasses.replace(source.reading, notes=(*source.reading.notes, *builder.doubts()))

@@ -1,9 +1,7 @@
 """Checkpoints of a run, by orbax."""
 
 import contextlib
-import errno
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as preserva
 
 from m2snet_jax.errors import InputError
 from m2snet_jax.models.model_weights import ModelWeights
+from m2snet_jax.storage import refusal
 
 UNMEASURED = -1.0  # the Dice of a checkpoint for which none was measured, below every other
 
@@ -30,6 +29,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path, keep: int = 2, *, choose: bool = False):
         logging.getLogger('absl').setLevel(logging.WARNING)  # orbax logs every file it touches
+        logging.getLogger('absl').addFilter(_is_news)
         policies: list = [preservation.LatestN(keep)]
         if choose:
             policies.append(preservation.BestN(get_metric_fn=_dice, n=1))
@@ -98,7 +98,7 @@ class Checkpoints:
             yield
         except Exception as error:
             self._failed = True
-            if (reason := _refusal(error)) is None:
+            if (reason := refusal(error)) is None:
                 raise
             raise InputError(
                 f'{self._manager.directory}: a checkpoint cannot be written ({reason}); the earlier ones are good: '
@@ -109,19 +109,12 @@ class Checkpoints:
 def saved_steps(folder: str | Path) -> list[int]:
     """Returns the steps whose checkpoints are in a folder, which need not exist."""
     folder = Path(folder).resolve()
-    return list(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+    return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
 
 
-def _refusal(error: BaseException | None) -> str | None:
-    """Returns why the system refused to write, from an error or what it was raised from; None for another error."""
-    while error is not None:
-        if isinstance(error, OSError) and error.strerror:
-            return error.strerror
-        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES):
-            if os.strerror(number) in str(error):  # tensorstore's errors are a ValueError each
-                return os.strerror(number)
-        error = error.__cause__ or error.__context__
-    return None
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record is logged: not the stack traces of a full disk, one a thread of orbax; one error is raised."""
+    return 'orbax' not in record.pathname or not record.exc_info or refusal(record.exc_info[1]) is None
 
 
 def _items(state: Any) -> dict[str, dict]:

@@ -195,7 +195,7 @@ def small_files(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_checkpoint_that_does_not_fit_is_one_line_and_earlier_ones_stay(tmp_path):
+def test_a_checkpoint_that_does_not_fit_is_one_line_and_earlier_ones_stay(tmp_path, caplog):
     from m2snet_jax.models.model_weights import ModelWeights
 
     small = ModelWeights({'a': np.zeros(10, 'f4')}, {})
@@ -215,6 +215,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_and_earlier_ones_stay(tmp_pa
     assert len(str(caught.value)) < 400
     checkpoints.close()  # again, as at the end of every run
     assert saved_steps(tmp_path) == [1]
+    assert caplog.text == ''
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save_model(2, large)
     checkpoints.close()
