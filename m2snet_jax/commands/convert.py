@@ -45,14 +45,15 @@ def _main(argv):
     from clu.parameter_overview import get_parameter_overview
 
     from m2snet_jax.build import check_config
-    from m2snet_jax.weights import state_dict, write_safetensors
+    from m2snet_jax.weights import about_network, state_dict, write_safetensors
     from m2snet_jax.weights.names import model_hash
 
     check_config(config)
     model, config, arrays = _read(source, config)
     weights = state_dict(model)
     if to_file:
-        write_safetensors(target, weights | (_classifier(arrays) if values.classifier else {}))
+        classifier = _classifier(arrays) if values.classifier else {}
+        write_safetensors(target, weights | classifier, about_network(model))
     else:
         _write_folder(target, model, config, source)
     _check_written(target, config, weights)
@@ -77,7 +78,7 @@ def _read(source, config):
     from ml_collections import ConfigDict
 
     from m2snet_jax.build import empty_model
-    from m2snet_jax.weights import NAMES_SHOWN, load_state_dict, load_weights, read_torch_file, recorded_config
+    from m2snet_jax.weights import load_weights, read_torch_file, recorded_config
     from m2snet_jax.weights.names import without_shared_prefixes
 
     average = config.model.weights_average
@@ -88,9 +89,9 @@ def _read(source, config):
         return load_weights(model, source), config, None
     arrays = without_shared_prefixes(model, read_torch_file(source, average))
     try:
-        return load_state_dict(model, arrays, names_shown=NAMES_SHOWN), config, arrays
+        return load_weights(model, source, average), config, arrays
     except InputError as error:
-        raise InputError(f'{source}: {error} (--config.model and --config.data.classes say which model)') from None
+        raise InputError(f'{error} (--config.model and --config.data.classes say which model)') from None
 
 
 def _classifier(arrays):

@@ -69,11 +69,12 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, float]:
 
 def _run(config, mesh, dataset, model, lossnet, about, workdir) -> dict[str, float]:
     """Trains and scores what was checked, in a folder that no other process writes; returns the scores."""
+    epoch_steps = steps_per_epoch(dataset.train, config)
+    total = config.steps or config.epochs * epoch_steps
+    optimizer = build_optimizer(config, total, epoch_steps)
     warnings = weight_warnings(config)
     if processes.is_primary():
         write_about(about, dataset.manifest, workdir)
-    epoch_steps = steps_per_epoch(dataset.train, config)
-    total = config.steps or config.epochs * epoch_steps
     checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep, choose=config.select != 'last')
     try:
         if checkpoints.latest_step() == total == scored_step(workdir):
@@ -81,7 +82,6 @@ def _run(config, mesh, dataset, model, lossnet, about, workdir) -> dict[str, flo
             return read_summary(workdir)['scores']
         for line in (*_announcements(config, dataset, mesh), *(f'warning: {warning}' for warning in warnings)):
             log(line)
-        optimizer = build_optimizer(config, total, epoch_steps)
         graph, state = create_train_state(model, optimizer, ema=config.ema is not None, mesh=mesh)
         state = replicate(state, mesh)
         if checkpoints.latest_step() is not None:

@@ -26,14 +26,13 @@ Model = TypeVar('Model', bound=nnx.Module)
 Array = Shaped[np.ndarray, '...']
 _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
 _STEM = ('0', '1', '3', '4', '6')  # PyTorch counts the stem's ReLUs too
-_FILTERS = ('conv_3', 'conv_5')
 # (our path, PyTorch's name), applied in this order to the whole dotted path.
 _RULES = (
     (r'^encoder\.conv1\.(\d)', lambda match: f'resnet.conv1.{_STEM[int(match[1])]}'),
     (r'^encoder\.', 'resnet.'),
     (r'\.downsample\.(\d)', lambda match: f'.downsample.{int(match[1]) + 1}'),  # 0 is its pool
     (r'^reduction\.(\d)', lambda match: f'x{int(match[1]) + 2}_dem_1'),
-    (r'^pyramid\.filters\.(\d)\.norm', lambda match: f'{_FILTERS[int(match[1])]}.NORM'),
+    (r'^pyramid\.filters\.(\d+)\.norm', r'conv_\1.NORM'),
     (r'^(pyramid\.units|pyramid|enhancement)\.', ''),
     (r'\.project\.', '.'),
     (r'\.conv\.', '.0.'),
@@ -52,6 +51,8 @@ def torch_name(model: nnx.Module, path: tuple) -> str:
     if isinstance(model, LossNet):
         _, block, index = parents
         return f'{_VGG[sum(map(len, BLOCKS[: int(block)])) + int(index)]}.{_LEAVES[leaf]}'
+    if isinstance(model, MSNet) and parents[:2] == ['pyramid', 'filters']:
+        parents[2] = str(model.filter_sizes[int(parents[2])])
     name = '.'.join([*(['encoder'] if isinstance(model, Res2Net) else []), *parents, ''])
     for pattern, replacement in _RULES:
         name = re.sub(pattern, replacement, name)
@@ -166,7 +167,11 @@ def _problems(
         'unexpected': unexpected,
         'full-one filters that are not ones with zero bias': changed,
     }
-    return [f'{len(names)} {group} ({_listed(names, shown)})' for group, names in groups.items() if names]
+    problems = [f'{len(names)} {group} ({_listed(names, shown)})' for group, names in groups.items() if names]
+    if isinstance(model, MSNet) and 'x5_dem_5.0.weight' in arrays:
+        there, here = _switches_of({name: np.shape(array) for name, array in arrays.items()}), _switches_of(shapes)
+        problems[:0] = [f'they are of a network with {there}, and this one has {here}'] if there != here else []
+    return problems
 
 
 def _listed(names, shown):
@@ -174,10 +179,23 @@ def _listed(names, shown):
     return ', '.join(names) + (f' and {count - len(names)} more' if count > len(names) else '')
 
 
+def _switches_of(shapes: Mapping[str, tuple]) -> str:
+    """Returns the switches of a network as far as the names and shapes of its state dict show them."""
+    units = {match[1] for name in shapes if (match := re.match(r'(x\d(?:_x\d)+)\.', name))}
+    norms = (re.match(r'conv_(\d+)\.norm\.(?!num_batches)', name) for name in shapes)
+    filters = {int(match[1]) for match in norms if match}
+    columns = max((len(unit.split('_')) for unit in units), default=1)
+    found = [f'columns={columns}', f'filters={tuple(sorted(filters))}']
+    if units:
+        inputs = max(shapes.get(f'{unit}.0.weight', ())[1:2] for unit in units)
+        found.append(f'operation={"concatenate" if inputs > (CHANNELS,) else "subtract or add"}')
+    return ', '.join(found)
+
+
 def _full_one_filters(model: nnx.Module) -> dict[str, Array]:
     """Returns {PyTorch's name: array} of the constant filters, which a file may hold and the models here do not."""
     filters = {}
     for size in getattr(model, 'filter_sizes', ()):
-        filters[f'conv_{size}.weight'] = np.ones((CHANNELS, CHANNELS, size, size))
+        filters[f'conv_{size}.weight'] = np.broadcast_to(1.0, (CHANNELS, CHANNELS, size, size))
         filters[f'conv_{size}.bias'] = np.zeros(CHANNELS)
     return filters

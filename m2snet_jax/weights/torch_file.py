@@ -9,6 +9,7 @@ Two layouts exist. Since PyTorch 1.6 a file is an uncompressed zip: `<top>/data.
 of storage keys), then for each key the number of elements (int64) and the bytes.
 """
 
+import json
 import mmap
 import tarfile
 import zipfile
@@ -71,13 +72,32 @@ def read_torch_file(path: str | Path, average: str | None = None) -> dict[str, A
         raise InputError(f'{path}: truncated, damaged or not a weights file ({found})') from error
 
 
-def write_safetensors(path: str | Path, arrays: Mapping[str, Array]) -> None:
-    """Writes arrays by name as a safetensors file, atomically; raises InputError if it cannot."""
+def write_safetensors(path: str | Path, arrays: Mapping[str, Array], about: Mapping[str, str] | None = None) -> None:
+    """Writes arrays by name as a safetensors file, with `about` in its header.
+
+    The file is written whole or not at all; raises InputError if it cannot be written.
+    """
     from safetensors.numpy import save
 
     # The library ignores strides, and its own `save_file` writes files that only their owner can read.
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, {'format': 'pt'})
-    write(path, data)
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    data = save(contiguous, {'format': 'pt', **(about or {})})
+    # It also writes `about` in random order. Sorted, the same arrays give the same file.
+    start, size = 8, int.from_bytes(data[:8], 'little')
+    header = json.loads(data[start : start + size])
+    header['__metadata__'] = dict(sorted(header['__metadata__'].items()))
+    text = json.dumps(header, separators=(',', ':'), ensure_ascii=False).encode()
+    write(path, data[:start] + text.ljust(size) + data[start + size :])
+
+
+def read_about(path: Path) -> dict[str, str]:
+    """Returns what the header of a safetensors file says about it; nothing for a file of another kind."""
+    if path.suffix != '.safetensors':
+        return {}
+    from safetensors import safe_open
+
+    with safe_open(path, 'numpy') as file:
+        return file.metadata() or {}
 
 
 def _read_safetensors(path: Path, average: str | None) -> dict[str, Array]:
