@@ -42,7 +42,7 @@ def get_config(variant: str | None = None, pretrained: bool = False) -> ConfigDi
 
     config.model = ConfigDict()
     config.model.name = 'm2snet'  # 'm2snet' or 'msnet'
-    config.model.encoder = 'res2net50'  # 'res2net50', 'res2net101', or 'res2net14' (tests, quickstart)
+    config.model.encoder = 'res2net50'  # a name of docs/models.md; 'res2net14' is for tests and the quickstart
 
     # Share of training after which the two batch norms that all subtraction units share keep their statistics; 1 is
     # released: never. Each of their twenty calls is normalised by itself in training, by one statistic in evaluation.
