@@ -87,7 +87,7 @@ def test_maps_are_those_of_pytorch(name, index, float64):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['resnet50', 'pvt_v2_b2'])
-def test_gradients_and_statistics_in_training_are_those_of_pytorch(name, float64):
+def test_maps_and_gradients_in_training_are_those_of_pytorch(name, float64):
     golden = Golden(name)
     images = golden.images('train', golden.sizes['train'])
     graph, params, stats = nnx.split(golden.encoder(), nnx.Param, nnx.BatchStat)
