@@ -44,8 +44,21 @@ def get_config(variant: str | None = None, pretrained: bool = False) -> ConfigDi
     config.model.name = 'm2snet'  # 'm2snet' or 'msnet'
     config.model.encoder = 'res2net50'  # a name of docs/models.md; 'res2net14' is for tests and the quickstart
 
-    # Share of training after which the two batch norms that all subtraction units share keep their statistics; 1 is
-    # released: never. Each of their twenty calls is normalised by itself in training, by one statistic in evaluation.
+    # Switches of the network. Column n of the pyramid has the units with n levels in their name. The enhancement of a
+    # level sums its units of columns 2 to `columns`; with 1, where there are no units, it takes the level itself.
+    config.model.columns = 5  # paper and released: 5
+    # Odd sizes of the full-one filters that all units share; on the command line '()', '(3,)' or '(3, 5, 7)'. Unset, as
+    # in the papers and released: those of `model.name`, none for msnet, 3 and 5 for m2snet.
+    config.model.filters = config_dict.placeholder(tuple)
+    # What a unit convolves, of its two maps A and B, summed over the filters f. 'subtract', paper and released:
+    # |A − B| + Σ|f(A) − f(B)|. 'add': A + B + Σ(f(A) + f(B)). 'concatenate': all of A, B, f(A), f(B) side by side.
+    config.model.operation = 'subtract'
+    config.model.add_level = False  # the enhancement also adds the level itself; released: no, the paper's figure: yes
+    config.model.drop_path = 0.0  # highest share of residual branches left out in training; 0 for encoders without it
+
+    # Share of training after which the batch norms of the filters, which all units share, keep their statistics; 1 is
+    # released: never. Each of their calls (20 in five columns) is normalised by itself in training, by one statistic in
+    # evaluation.
     config.model.freeze_shared_norms_after = 1.0
     config.model.encoder_weights = config_dict.placeholder(str)  # start of the encoder: name, .pth or .safetensors file
     config.model.weights = config_dict.placeholder(str)  # start of the whole model: a run's folder or a file
@@ -57,16 +70,24 @@ def get_config(variant: str | None = None, pretrained: bool = False) -> ConfigDi
     config.loss.lossnet_size = 224  # side in pixels at which LossNet compares map and mask; released: 224
 
     config.optimizer = ConfigDict()
-    config.optimizer.peak_lr = 0.05  # highest learning rate, in the middle of training; paper and released: 0.05
+    config.optimizer.name = 'sgd'  # 'sgd', paper and released, or 'adamw', for which peak_lr is about 1e-4
+    config.optimizer.schedule = 'triangular'  # by epochs, paper and released; or 'cosine', to 0 at the last step
+    config.optimizer.warmup = 0.0  # epochs in which the learning rate rises linearly, before 'cosine'; released: none
+    config.optimizer.clip = config_dict.placeholder(float)  # limits each element of the gradient to ± clip; unset: no
+    config.optimizer.peak_lr = 0.05  # highest learning rate; paper and released: 0.05, in the middle of training
     config.optimizer.encoder_lr_factor = 1.0  # the encoder's learning rate ÷ the others'; released: 1.0, paper: 0.1
     config.optimizer.freeze_stem = False  # do not train the stem (conv1, bn1), as the released filter was meant to
-    config.optimizer.momentum = 0.9  # Nesterov momentum; paper and released: 0.9
-    config.optimizer.weight_decay = 5e-4  # added to every gradient, batch norm and biases too; released: 5e-4
+    config.optimizer.momentum = 0.9  # Nesterov momentum of SGD, β₁ of AdamW; paper and released: 0.9
+    # Of all parameters, batch norm and biases too: times the parameter, in the gradient of SGD and the update of AdamW.
+    config.optimizer.weight_decay = 5e-4  # released: 5e-4
     config.optimizer.scale_lr_with_batch = False  # learning rates × batch / 16; paper and released: no
 
     config.data = ConfigDict()
     config.data.name = 'polyp'  # a file of m2snet_jax/data/datasets
     config.data.root = config_dict.placeholder(str)  # folder that holds the dataset; unset: the published download
+    # 'released': training images by other means and deviations (m2snet_jax/data/augment.py) than test images, which use
+    # ImageNet's. 'imagenet': both use ImageNet's, as in the training of ImageNet weights. The paper does not say.
+    config.data.normalisation = 'released'
     config.data.size = 352  # side in pixels of training images before sizes, and of every test image; released: 352
     config.data.sizes = (224, 256, 288, 320, 352)  # sides in pixels, one drawn for each batch; released: these
     config.data.classes = 1  # foreground classes: 1 is binary; more: masks hold class indices, 0 is background

@@ -12,11 +12,11 @@ from m2snet_jax.errors import InputError
 from m2snet_jax.images.windows import parse_window
 from m2snet_jax.models.encoders import ENCODERS
 from m2snet_jax.models.lossnet import LossNet
-from m2snet_jax.models.m2snet import M2SNet, MSNet
+from m2snet_jax.models.m2snet import MODELS, MSNet, check_switches
 from m2snet_jax.weights import load_weights
 
-MODELS: dict[str, type[MSNet]] = {'m2snet': M2SNet, 'msnet': MSNet}
 LOSSNET_SEED = 224  # fixed: every run of a config has the same random LossNet
+STEM = ('conv1', 'bn1')  # the attributes of an encoder that `optimizer.freeze_stem` does not train
 
 
 def check_config(config: Any) -> None:
@@ -28,12 +28,19 @@ def check_config(config: Any) -> None:
     ):
         if value not in known:
             raise InputError(f'--config.{key}={value}: must be one of {", ".join(known)}')
+    try:
+        check_switches(config.model.encoder, **_switches(config))
+    except InputError as error:
+        raise InputError(f'--config.model.{error}') from None
     parse_window(config.data.window)
 
 
 def build_model(config: Any) -> MSNet:
     """Returns the model that a config names, in training mode, with its initial weights."""
-    model = create_model(config.model.name, config.model.encoder, config.data.classes, config.dtype, config.seed)
+    name, encoder, classes = config.model.name, config.model.encoder, config.data.classes
+    model = create_model(name, encoder, classes, config.dtype, config.seed, **_switches(config))
+    if config.optimizer.freeze_stem and not all(hasattr(model.encoder, part) for part in STEM):
+        raise InputError(f'--config.optimizer.freeze_stem=True: {encoder} has no stem, {" and ".join(STEM)}; unset it')
     model.encoder.remat = config.remat
     if config.model.encoder_weights is not None and config.model.weights is None:
         load_weights(model.encoder, config.model.encoder_weights)
@@ -53,10 +60,15 @@ def build_lossnet(config: Any) -> LossNet | None:
 
 
 def create_model(
-    name: str, encoder: str = 'res2net50', classes: int = 1, dtype: str = 'float32', seed: int = 0
+    name: str,
+    encoder: str = 'res2net50',
+    classes: int = 1,
+    dtype: str = 'float32',
+    seed: int = 0,
+    **switches: Any,
 ) -> MSNet:
-    """Returns a model by name, in training mode, with random weights from `seed`."""
-    return MODELS[name](encoder, classes, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(params=seed))
+    """Returns a model by name, in training mode, with random weights from `seed`; switches as `MSNet` takes them."""
+    return MODELS[name](encoder, classes, **switches, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(params=seed))
 
 
 def empty_model(config: Any) -> MSNet:
@@ -66,6 +78,18 @@ def empty_model(config: Any) -> MSNet:
         key = jax.random.key(0)
         # No value is computed, so one key is enough; nnx.Rngs would take 0.5 s to count them.
         rngs: Any = types.SimpleNamespace(params=lambda: key)
-        return MODELS[config.model.name](config.model.encoder, config.data.classes, rngs=rngs)
+        return MODELS[config.model.name](config.model.encoder, config.data.classes, **_switches(config), rngs=rngs)
 
     return nnx.eval_shape(build)
+
+
+def _switches(config):
+    """Returns the switches of the network in a config, arguments of `MSNet`."""
+    model = config.model
+    return {
+        'columns': model.columns,
+        'filters': model.filters,
+        'operation': model.operation,
+        'add_level': model.add_level,
+        'drop_path': model.drop_path,
+    }

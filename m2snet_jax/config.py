@@ -101,8 +101,11 @@ def check_key(key: str, config: ConfigDict, where: str = '') -> None:
     where = f'{where}: {key}' if where else f'--config.{key}'
     if key in RENAMED_KEYS:
         raise InputError(f'{where}: this key is now called {RENAMED_KEYS[key]}')
-    near = difflib.get_close_matches(key, known, 1)
-    hint = f'did you mean {near[0]}?' if near else 'the keys are listed in configs/default.py'
+    name = key.rpartition('.')[2]
+    # Long keys of one part of the config are similar whatever their names, so the names decide.
+    near = difflib.get_close_matches(key, known, 3)
+    near.sort(key=lambda one: difflib.SequenceMatcher(None, name, one.rpartition('.')[2]).ratio())
+    hint = f'did you mean {near[-1]}?' if near else 'the keys are listed in configs/default.py'
     raise InputError(f'{where}: no such key; {hint}')
 
 
@@ -139,9 +142,12 @@ def current_sheet(value: Any) -> Any:
 def read_record(run: str | Path) -> dict[str, Any]:
     """Returns the `config.json` of a run's folder: config, manifest_hash and more; InputError if it cannot be read."""
     run = Path(run)
+    # A key that the recorded config lacks, because it is newer, had the meaning of its default.
+    default = flatten(to_json(load_config('default')))
     try:
         record = json.loads((run / 'config.json').read_text(encoding='utf-8'))
-        return {**record, 'config': current_config(record['config'])}
+        config = default | flatten(record['config'])
+        return {**record, 'config': current_config(config)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f'{run}: holds no run (no readable config.json); name the folder of a run') from None
 
@@ -171,6 +177,9 @@ def check_values(config: Any) -> None:
         'loss.bce': ('mean', 'weighted'),
         'dtype': ('float32', 'bfloat16'),
         'select': ('last', 'validation', 'test'),
+        'optimizer.name': ('sgd', 'adamw'),
+        'optimizer.schedule': ('triangular', 'cosine'),
+        'data.normalisation': ('released', 'imagenet'),
     }
     least = {
         'seed': 0,
@@ -184,6 +193,7 @@ def check_values(config: Any) -> None:
         'optimizer.peak_lr': 0,
         'optimizer.encoder_lr_factor': 0,
         'optimizer.weight_decay': 0,
+        'optimizer.warmup': 0,
         'data.seed': 0,
         'data.size': MINIMUM_SIZE,
         'data.classes': 1,
@@ -204,6 +214,10 @@ def check_values(config: Any) -> None:
             raise InputError(f'--config.{key}={flat[key]}: must be at least {bound}')
     if not 0 <= config.optimizer.momentum < 1:
         raise InputError(f'--config.optimizer.momentum={config.optimizer.momentum}: must be from 0 up to 1')
+    if config.optimizer.warmup and config.optimizer.schedule != 'cosine':
+        raise InputError(f'--config.optimizer.warmup={config.optimizer.warmup:g}: only with optimizer.schedule=cosine')
+    if config.optimizer.clip is not None and not config.optimizer.clip > 0:
+        raise InputError(f'--config.optimizer.clip={config.optimizer.clip}: must be above 0; none switches it off')
     if not 0 <= config.model.freeze_shared_norms_after <= 1:
         raise InputError(
             f'--config.model.freeze_shared_norms_after={config.model.freeze_shared_norms_after}: must be from 0 to 1'

@@ -45,14 +45,19 @@ def _main(argv):
     from clu.parameter_overview import get_parameter_overview
 
     from m2snet_jax.build import check_config
-    from m2snet_jax.weights import state_dict, write_safetensors
+    from m2snet_jax.models.encoders import ENCODERS
+    from m2snet_jax.weights import about_network, state_dict, write_safetensors
     from m2snet_jax.weights.names import model_hash
 
     check_config(config)
     model, config, arrays = _read(source, config)
+    if values.classifier and ENCODERS[config.model.encoder].channels[-1] != CLASSIFIER['resnet.fc.weight'][1]:
+        found = f'the encoder is {config.model.encoder}'
+        raise InputError(f'--classifier: {found}, and only those of a Res2Net and a ResNet are resnet.fc; leave it out')
     weights = state_dict(model)
     if to_file:
-        write_safetensors(target, weights | (_classifier(arrays) if values.classifier else {}))
+        classifier = _classifier(arrays) if values.classifier else {}
+        write_safetensors(target, weights | classifier, about_network(model))
     else:
         _write_folder(target, model, config, source)
     _check_written(target, config, weights)
@@ -77,7 +82,7 @@ def _read(source, config):
     from ml_collections import ConfigDict
 
     from m2snet_jax.build import empty_model
-    from m2snet_jax.weights import load_state_dict, load_weights, read_torch_file, recorded_config
+    from m2snet_jax.weights import load_weights, read_torch_file, recorded_config
 
     if source.is_dir():
         config = ConfigDict(recorded_config(source))
@@ -86,9 +91,9 @@ def _read(source, config):
         return load_weights(model, source), config, None
     arrays = read_torch_file(source)
     try:
-        return load_state_dict(model, arrays), config, arrays
+        return load_weights(model, source), config, arrays
     except InputError as error:
-        raise InputError(f'{source}: {error} (--config.model and --config.data.classes say which model)') from None
+        raise InputError(f'{error} (--config.model and --config.data.classes say which model)') from None
 
 
 def _classifier(arrays):

@@ -1,6 +1,7 @@
 """One example in, one example out: the released recipes for training and for testing.
 
-Source: the released program's data loading. Training and testing normalise differently there, and so here.
+Source: the released program's data loading. Training and testing normalise differently there, and here unless
+`data.normalisation` is 'imagenet'.
 """
 
 import cv2
@@ -17,9 +18,13 @@ TEST_STD = np.array([0.229, 0.224, 0.225], np.float32)
 FLIP_PROBABILITY = 0.5
 LARGEST_ANGLE = 10.0  # degrees, either way
 
-# The normalised value of each of the 256 levels of each channel, float64 [1, 256, 3]: the same numbers as
-# normalising every pixel, and several times faster to look up than to compute.
-_NORMALISED_LEVELS = ((np.arange(256)[:, None] - TRAIN_MEAN) / TRAIN_STD)[None]
+# By `data.normalisation`, the normalised value of each of the 256 levels of each channel in training, float64
+# [1, 256, 3]: the same numbers as normalising every pixel, and several times faster to look up than to compute.
+_LEVELS = np.arange(256)[:, None]
+_NORMALISED_LEVELS = {
+    'released': ((_LEVELS - TRAIN_MEAN) / TRAIN_STD)[None],
+    'imagenet': ((_LEVELS / 255 - TEST_MEAN) / TEST_STD)[None],
+}
 
 
 def train_example(
@@ -28,6 +33,7 @@ def train_example(
     size: int,
     classes: int,
     rng: np.random.Generator,
+    normalisation: str = 'released',
 ) -> tuple[Float32[np.ndarray, 'size size 3'], Float32[np.ndarray, 'size size classes']]:
     """Normalises, resizes, flips and rotates one training example, in the released order.
 
@@ -40,6 +46,7 @@ def train_example(
         size: side of the result.
         classes: foreground classes.
         rng: gives two numbers: whether to flip, and the angle.
+        normalisation: 'released', or 'imagenet' for ImageNet's mean and deviation, as `test_example` has them.
 
     Returns:
         The normalised image, and the mask in [0, 1], one channel a foreground class.
@@ -56,7 +63,7 @@ def train_example(
 
     binary_masks = [mask] if classes == 1 else [np.uint8(255) * (mask == index) for index in range(1, classes + 1)]
     channels = [warp(binary.astype(np.float32) / np.float32(255)) for binary in binary_masks]
-    return warp(cv2.LUT(image, _NORMALISED_LEVELS)), np.stack(channels, axis=-1)
+    return warp(cv2.LUT(image, _NORMALISED_LEVELS[normalisation])), np.stack(channels, axis=-1)
 
 
 def test_example(image: UInt8[np.ndarray, 'height width 3'], size: int) -> Float32[np.ndarray, 'size size 3']:

@@ -45,7 +45,7 @@ def train_batches(
 
     Args:
         source: examples with `len()` and `[i]` → dict of image (uint8 [H, W, 3]) and mask (uint8 [H, W]).
-        config: `seed`, `batch`, `data.{size, classes, cache, threads}` are read.
+        config: `seed`, `batch`, `data.{size, classes, normalisation, cache, threads}` are read.
         start_step: the step whose batch comes first, the same bytes as when the run had not stopped.
         process_index, process_count: this process among all; together they see the same examples with the same
             augmentations, step by step, as one process alone.
@@ -62,10 +62,10 @@ def train_batches(
     if config.batch % process_count:
         raise InputError(f'--config.batch={config.batch}: must be divisible by the {process_count} processes')
     cv2.setNumThreads(0)
-    size, classes = config.data.size, config.data.classes
+    size, classes, normalisation = config.data.size, config.data.classes, config.data.normalisation
 
     def augmented(example, rng):
-        image, mask = augment.train_example(example['image'], example['mask'], size, classes, rng)
+        image, mask = augment.train_example(example['image'], example['mask'], size, classes, rng, normalisation)
         return {'image': image, 'mask': mask}
 
     batches = (

@@ -23,7 +23,7 @@ from m2snet_jax.export.inference import OUTPUTS, any_images, make_program
 from m2snet_jax.export.onnx_graph import make_graph
 from m2snet_jax.prediction.predictor import Predictor, load_model, released_map, resized_map
 from m2snet_jax.storage import versions, whole, write_json
-from m2snet_jax.weights import state_dict, write_safetensors
+from m2snet_jax.weights import about_network, state_dict, write_safetensors
 
 CONVERTER = 'jax2onnx==0.17.1'  # installed without its dependencies: it requires an older orbax and does not use it
 Images = UInt8[np.ndarray, 'batch height width 3']
@@ -55,7 +55,8 @@ def _load_onnx(path, predictor):
 
 
 def _write_safetensors(path, predictor):
-    write_safetensors(path, state_dict(predictor.model))
+    model = predictor.model
+    write_safetensors(path, state_dict(model), about_network(model))
 
 
 def _load_safetensors(path, predictor):
@@ -162,6 +163,7 @@ def describe(predictor: Predictor, kind: str) -> dict[str, Any]:
         'format': kind,
         'model': config.model.name,
         'encoder': config.model.encoder,
+        **predictor.model.switches,
         'classes': predictor.classes,
         'size': size,
         'mean': augment.TEST_MEAN.tolist(),

@@ -14,7 +14,7 @@ _PARTS = (
     ('encoder stem', r'resnet\.(conv1|bn1)\.'),
     *((f'encoder stage {number}', rf'resnet\.layer{number}\.') for number in range(1, 5)),
     ('reduction', r'x\d_dem_1\.'),
-    ('full-one filters', r'conv_[35]\.'),
+    ('full-one filters', r'conv_\d+\.'),
     ('unit {0}', r'(x\d(?:_x\d)+)\.'),
     ('x5_dem_4', r'x5_dem_4\.'),
     ('enhancement', r'level\d\.'),

@@ -22,6 +22,7 @@ NAMES = {
     'pvt_v2_b2': 'PVT v2-B2',
     'res2net14': 'Res2Net-14 (one block per stage; for tests)',
 }
+SWITCHES = ('model.columns', 'model.filters', 'model.operation', 'model.add_level')
 
 
 def write_card(scores: Scores, folder: str | Path) -> Path:
@@ -41,9 +42,11 @@ def _head(folder, summary):
     config = summary['config']
     model, encoder = (NAMES.get(config['model'][key], config['model'][key]) for key in ('name', 'encoder'))
     size, classes = config['data']['size'], config['data']['classes']
+    switches = [f'`{key}` {_value(now)}' for key, _, now in departures(config) if key in SWITCHES]
     maps = 'a map of probabilities' if classes == 1 else f'{classes} maps of probabilities, one per class,'
     facts = {
         'Network': f'{model} with the encoder {encoder}, run at {size}×{size} pixels',
+        'Switches of the network': ', '.join(switches),
         'Weights': summary.get('model'),
         'SHA-256 of the weights': f'`{summary["model_hash"]}`',
         'Versions': ', '.join(f'{name} {version}' for name, version in summary.get('versions', {}).items()),
@@ -169,7 +172,9 @@ def _table(heads, rows):
 
 
 def _value(value):
-    return 'none' if value is None else _text(' '.join(map(str, value)) if isinstance(value, list) else value)
+    if isinstance(value, list):
+        return _text(' '.join(map(str, value))) or '()'
+    return 'none' if value is None else _text(value)
 
 
 def _text(value):

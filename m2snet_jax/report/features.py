@@ -27,9 +27,9 @@ def pyramid_maps(predictor: Predictor, image: Pixels | str | Path) -> dict[str, 
         image: an RGB or grey image, or the path of an image file.
 
     Returns:
-        {name: map} at the scale of the network: the five levels `x1` (fine) … `x5` (coarse), the ten
-        units' outputs, as `x5_x4`, and `x5_dem_4`, which the last unit takes in place of `x5_x4_x3_x2`. All
-        values are at least 0.
+        {name: map} at the scale of the network: the levels `x1` (fine) … `x5` (coarse), the
+        outputs of the units, as `x5_x4`, and `x5_dem_4`, which the last unit takes in place of `x5_x4_x3_x2`. A
+        network of fewer columns has fewer units, and of one column no `x5`. All values are at least 0.
     """
     graph, weights = split_model(predictor.model)
     example = augment.test_example(_pixels(image), predictor.size)
@@ -40,14 +40,13 @@ def pyramid_maps(predictor: Predictor, image: Pixels | str | Path) -> dict[str, 
 def _maps(graph, weights, images):
     """Returns all maps of the pyramid, as the model computes them before the decoder."""
     model = merge_model(graph, weights)
-    x1, *deeper = model.encoder(images)
-    return model.pyramid([x1, *(reduce(x) for reduce, x in zip(model.reduction, deeper, strict=True))])
+    return model.pyramid(model.levels(model.encoder(images)))
 
 
 def pyramid(predictor: Predictor, image: Pixels | str | Path, side: int = 150) -> UInt8[np.ndarray, 'height width 3']:
     """Draws the output of every subtraction unit for one image, as the triangle that the units form.
 
-    The first row shows the five levels, fine to coarse; below, each unit is under the two maps that it subtracts. A
+    The first row shows the levels, fine to coarse; below, each unit is under the two maps that it combines. A
     picture is the mean of the 64 channels, from dark blue (0) to yellow (the largest value of this picture: brightness
     cannot be compared between pictures). The lower corners show the image and the predicted map, resized to the square
     input of the network; of several classes the largest probability.

@@ -63,11 +63,12 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, float]:
     about = _about(config, dataset, lossnet)
     check_same_run(config, about, workdir)
 
+    epoch_steps = steps_per_epoch(dataset.train, config)
+    total = config.steps or config.epochs * epoch_steps
+    optimizer = build_optimizer(config, total, epoch_steps)
     warnings = weight_warnings(config)
     if processes.is_primary():
         write_about(about, dataset.manifest, workdir)
-    epoch_steps = steps_per_epoch(dataset.train, config)
-    total = config.steps or config.epochs * epoch_steps
     checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep, choose=config.select != 'last')
     try:
         if checkpoints.latest_step() == total == scored_step(workdir):
@@ -75,7 +76,6 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, float]:
             return read_summary(workdir)['scores']
         for line in (*_announcements(config, dataset, mesh), *(f'warning: {warning}' for warning in warnings)):
             log(line)
-        optimizer = build_optimizer(config, total, epoch_steps)
         graph, state = create_train_state(model, optimizer, ema=config.ema is not None, mesh=mesh)
         state = replicate(state, mesh)
         if checkpoints.latest_step() is not None:

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float
 
 from m2snet_jax.models.batch_norm import BatchNorm
 from m2snet_jax.models.model_weights import ModelWeights, batch_stats_of, merge_model, split_model
-from m2snet_jax.models.subtraction import UNITS
 
 
 def precise_batch_stats(
@@ -21,7 +20,7 @@ def precise_batch_stats(
     """Returns running statistics that are plain means over batches of images instead of moving averages.
 
     In a moving average with momentum 0.1 the last few batches have most of the weight, and in M2SNet, whose two shared
-    batch norms are called twenty times a pass, the last few units. The shared norms are measured first, over all their
+    batch norms are called twice by each unit, the last few units. The shared norms are measured first, over all their
     calls, then all others with the shared ones in evaluation mode, so that they get the inputs that they get in
     evaluation. The released program does not do this. It costs two forward passes for each batch.
     """
@@ -30,7 +29,7 @@ def precise_batch_stats(
     shared = [full_one.norm for full_one in filters]
     others = [norm for _, norm in nnx.iter_graph(model) if isinstance(norm, BatchNorm) and norm not in shared]
     if shared:
-        _measure(model, shared, batches, calls=2 * len(UNITS))
+        _measure(model, shared, batches, calls=2 * len(model.pyramid.units))
     for full_one in filters:
         full_one.eval()
     _measure(model, others, batches, calls=1)

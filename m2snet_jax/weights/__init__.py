@@ -1,22 +1,25 @@
 """The formats of weights, and `load_weights`, which reads any of them."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
 
 from m2snet_jax.config import read_record
 from m2snet_jax.errors import InputError
+from m2snet_jax.models.m2snet import MODELS, MSNet
 from m2snet_jax.models.model_weights import split_model
 from m2snet_jax.weights.names import load_state_dict, state_dict
 from m2snet_jax.weights.pretrained import weights_path
-from m2snet_jax.weights.torch_file import read_torch_file, write_safetensors
+from m2snet_jax.weights.torch_file import read_about, read_torch_file, write_safetensors
+from m2snet_jax.weights.torch_pickle import printable
 
 Model = TypeVar('Model', bound=nnx.Module)
 __all__ = [
-    'load_state_dict', 'load_weights', 'read_torch_file', 'recorded_config', 'state_dict', 'trained_config',
-    'write_safetensors',
+    'about_network', 'load_state_dict', 'load_weights', 'read_torch_file', 'recorded_config', 'state_dict',
+    'trained_config', 'write_safetensors',
 ]  # fmt: skip
 
 
@@ -24,7 +27,7 @@ def load_weights(model: Model, source: str | Path) -> Model:
     """Puts weights into `model`, in place, and returns it.
 
     Args:
-        model: an MSNet or M2SNet, which may be without values (`nnx.eval_shape`); from a file also a Res2Net or
+        model: an MSNet or M2SNet, which may be without values (`nnx.eval_shape`); from a file also an encoder or a
             LossNet.
         source: the folder of a run or converted model (its newest checkpoint, or the one that its `select` chose), its
             folder `checkpoints` or that of one step, a PyTorch or safetensors file, or a name of
@@ -36,6 +39,7 @@ def load_weights(model: Model, source: str | Path) -> Model:
     path = weights_path(source)
     if not path.is_dir():
         arrays = read_torch_file(path)
+        _check_switches(model, read_about(path).get('switches'), path)
         try:
             return load_state_dict(model, arrays)
         except InputError as error:
@@ -43,10 +47,41 @@ def load_weights(model: Model, source: str | Path) -> Model:
     from m2snet_jax.weights.checkpoint import restore_model  # here, because orbax takes a second to import
 
     run, step = _run_and_step(path)
-    choose = recorded_config(run).get('select', 'last') != 'last'
+    config = recorded_config(run)
+    _check_switches(model, _switches_of(config['model']), path)
+    choose = config.get('select', 'last') != 'last'
     restored = jax.device_put(restore_model(run / 'checkpoints', split_model(model)[1], step, choose=choose))
     nnx.update(model, restored.params, restored.batch_stats)
     return model
+
+
+def about_network(model: nnx.Module) -> dict[str, str]:
+    """Returns what a safetensors file of `model` says of it in its header: the switches of a network."""
+    return {'switches': _text(model.switches)} if isinstance(model, MSNet) else {}
+
+
+def _check_switches(model: nnx.Module, found: str | None, path: Path) -> None:
+    """Raises InputError if weights are of a network with other switches, whose arrays may have the same shapes.
+
+    `found` are the switches that `path` records, None where it does not.
+    """
+    if found is None or not isinstance(model, MSNet):
+        return
+    here = _text(model.switches)
+    if found != here:
+        networks = f'they are of a network with {printable(found)}, and this one has {here}'
+        raise InputError(f'{path}: the weights do not fit {type(model).__name__}: {networks}')
+
+
+def _switches_of(recorded: Mapping[str, Any]) -> str:
+    """Returns the switches of the network in a recorded config."""
+    kind, keys = MODELS.get(recorded['name'], MSNet), ('columns', 'operation', 'add_level')
+    filters = kind.sizes_used(recorded['columns'], recorded['filters'])
+    return _text({'filters': filters, **{key: recorded[key] for key in keys}})
+
+
+def _text(switches: Mapping[str, Any]) -> str:
+    return ', '.join(f'{key}={switches[key]}' for key in ('columns', 'filters', 'operation', 'add_level'))
 
 
 def recorded_config(path: str | Path) -> dict:

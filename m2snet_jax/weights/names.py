@@ -34,7 +34,6 @@ _AXES = {4: (3, 2, 0, 1), 2: (1, 0)}  # PyTorch's order of our axes, by their nu
 _ENCODER = 'resnet.'  # of the encoder in a network, whichever it is, as in the released program
 _STEM = ('0', '1', '3', '4', '6')  # PyTorch counts the stem's ReLUs too
 _FEATURES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # and the ReLUs and max-pools of a VGG-16
-_FILTERS = ('conv_3', 'conv_5')
 _VGG = ((r'^blocks\.(\d)\.(\d)', lambda match: f'features.{_feature(int(match[1]), int(match[2]))}'),)
 # (our path, PyTorch's name), applied in this order to the whole dotted path. Without rules the two are equal.
 _RULES = {
@@ -46,7 +45,7 @@ _RULES = {
     LossNet: _VGG,
     MSNet: (
         (r'^reduction\.(\d)', lambda match: f'x{int(match[1]) + 2}_dem_1'),
-        (r'^pyramid\.filters\.(\d)\.norm', lambda match: f'{_FILTERS[int(match[1])]}.NORM'),
+        (r'^pyramid\.filters\.(\d+)\.norm', r'conv_\1.NORM'),
         (r'^(pyramid\.units|pyramid|enhancement)\.', ''),
         (r'\.project\.', '.'),
         (r'\.conv\.', '.0.'),
@@ -79,6 +78,8 @@ def torch_name(model: nnx.Module, path: tuple) -> str:
     if isinstance(model, MSNet) and path[0] == 'encoder':
         return _ENCODER + torch_name(model.encoder, path[1:])
     *parents, leaf = [str(part) for part in path]
+    if isinstance(model, MSNet) and parents[:2] == ['pyramid', 'filters']:
+        parents[2] = str(model.filter_sizes[int(parents[2])])
     name = '.'.join([*parents, ''])
     for pattern, replacement in _of_kind(_RULES, model, ()):
         name = re.sub(pattern, replacement, name)
@@ -195,7 +196,24 @@ def _problems(model: nnx.Module, shapes: Mapping[str, tuple], arrays: Mapping[st
         'unexpected': unexpected,
         'full-one filters that are not ones with zero bias': changed,
     }
-    return [f'{len(names)} {group} ({", ".join(names)})' for group, names in groups.items() if names]
+    problems = [f'{len(names)} {group} ({", ".join(names)})' for group, names in groups.items() if names]
+    if isinstance(model, MSNet) and 'x5_dem_5.0.weight' in arrays:
+        there, here = _switches_of({name: np.shape(array) for name, array in arrays.items()}), _switches_of(shapes)
+        problems[:0] = [f'they are of a network with {there}, and this one has {here}'] if there != here else []
+    return problems
+
+
+def _switches_of(shapes: Mapping[str, tuple]) -> str:
+    """Returns the switches of a network as far as the names and shapes of its state dict show them."""
+    units = {match[1] for name in shapes if (match := re.match(r'(x\d(?:_x\d)+)\.', name))}
+    norms = (re.match(r'conv_(\d+)\.norm\.(?!num_batches)', name) for name in shapes)
+    filters = {int(match[1]) for match in norms if match}
+    columns = max((len(unit.split('_')) for unit in units), default=1)
+    found = [f'columns={columns}', f'filters={tuple(sorted(filters))}']
+    if units:
+        inputs = max(shapes.get(f'{unit}.0.weight', ())[1:2] for unit in units)
+        found.append(f'operation={"concatenate" if inputs > (CHANNELS,) else "subtract or add"}')
+    return ', '.join(found)
 
 
 def _may_be_left_over(model: nnx.Module, name: str) -> bool:
@@ -209,6 +227,6 @@ def _full_one_filters(model: nnx.Module) -> dict[str, Array]:
     """Returns {PyTorch's name: array} of the constant filters, which a file may hold and the models here do not."""
     filters = {}
     for size in getattr(model, 'filter_sizes', ()):
-        filters[f'conv_{size}.weight'] = np.ones((CHANNELS, CHANNELS, size, size))
+        filters[f'conv_{size}.weight'] = np.broadcast_to(1.0, (CHANNELS, CHANNELS, size, size))
         filters[f'conv_{size}.bias'] = np.zeros(CHANNELS)
     return filters

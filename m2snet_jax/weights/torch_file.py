@@ -61,13 +61,27 @@ def read_torch_file(path: str | Path) -> dict[str, Array]:
         raise InputError(f'{path}: truncated, damaged or not a weights file ({found})') from error
 
 
-def write_safetensors(path: str | Path, arrays: Mapping[str, Array]) -> None:
-    """Writes arrays by name as a safetensors file, atomically; raises InputError if it cannot."""
+def write_safetensors(path: str | Path, arrays: Mapping[str, Array], about: Mapping[str, str] | None = None) -> None:
+    """Writes arrays by name as a safetensors file, with `about` in its header.
+
+    The file is written whole or not at all; raises InputError if it cannot be written.
+    """
     from safetensors.numpy import save
 
     # The library ignores strides, and its own `save_file` writes files that only their owner can read.
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, {'format': 'pt'})
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    data = save(contiguous, {'format': 'pt', **(about or {})})
     write(path, data)
+
+
+def read_about(path: Path) -> dict[str, str]:
+    """Returns what the header of a safetensors file says about it; nothing for a file of another kind."""
+    if path.suffix != '.safetensors':
+        return {}
+    from safetensors import safe_open
+
+    with safe_open(path, 'numpy') as file:
+        return file.metadata() or {}
 
 
 def _read_safetensors(path: Path) -> dict[str, Array]:

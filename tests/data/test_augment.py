@@ -100,3 +100,18 @@ def test_test_example_is_pillow_in_uint8(size):
     image = augment.test_example(IMAGE, size)
     assert image.dtype == np.float32
     np.testing.assert_allclose(image, expected, rtol=0, atol=5e-7)
+
+
+def test_imagenet_normalisation_makes_training_as_testing_and_draws_the_same():
+    flat = np.full((80, 80, 3), (12, 140, 251), np.uint8)
+    for normalisation, same in (('imagenet', True), ('released', False)):
+        image, _ = augment.train_example(flat, flat[:, :, 0], 64, 1, np.random.default_rng(3), normalisation)
+        assert np.allclose(image[20:44, 20:44], augment.test_example(flat, 64)[20:44, 20:44], atol=1e-6) == same
+    # The same geometry: only the values differ, by one affine map for each channel.
+    mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])  # ImageNet's × 255
+    released, mask = augment.train_example(IMAGE, MASK, 64, 1, np.random.default_rng(4))
+    imagenet, same_mask = augment.train_example(IMAGE, MASK, 64, 1, np.random.default_rng(4), 'imagenet')
+    np.testing.assert_array_equal(mask, same_mask)
+    inside = np.s_[20:44, 20:44]
+    levels = released[inside] * augment.TRAIN_STD + augment.TRAIN_MEAN
+    np.testing.assert_allclose(imagenet[inside], (levels - mean) / std, rtol=0, atol=1e-4)

@@ -89,6 +89,10 @@ def test_keys_and_root_on_the_command_line():
     )  # fmt: skip
     assert (config.batch, config.data.sizes, config.data.root, config.steps) == (4, (48, 64), '/data', 7)
     assert command_line('--config=quickstart', '--config.steps=none').steps is None
+    for text, sizes in (('()', ()), ('(3,)', (3,)), ('(3, 5, 7)', (3, 5, 7)), ('none', None)):
+        config = command_line('--config=quickstart', f'--config.model.filters={text}')
+        assert config.model.filters == sizes
+        check_config(config)
     assert load_config('kvasir').model.encoder_weights == 'res2net50'
     assert command_line('--config=kvasir', '--config.model.encoder_weights=none').model.encoder_weights is None
 
@@ -133,6 +137,16 @@ def test_bad_command_lines_are_one_line(arguments, message):
         ('select', 'best', 'must be one of last, validation, test'),
         ('select', 'test', 'insist with --config.select_on_test=true'),
         ('select', 'validation', 'set --config.data.validation'),
+        ('model.columns', 6, '--config.model.columns=6: must be from 1 to 5'),
+        ('model.filters', (3, 4), '--config.model.filters=(3, 4): 4 found, a size must be an odd number'),
+        ('model.operation', 'multiply', '--config.model.operation=multiply: must be one of subtract, add, concatenate'),
+        ('model.drop_path', 0.1, '--config.model.drop_path=0.1: res2net14 has no drop path'),
+        ('optimizer.name', 'adam', 'must be one of sgd, adamw'),
+        ('optimizer.schedule', 'linear', 'must be one of triangular, cosine'),
+        ('optimizer.warmup', 5.0, 'only with optimizer.schedule=cosine'),
+        ('optimizer.warmup', -1.0, 'must be at least 0'),
+        ('optimizer.clip', 0.0, 'must be above 0'),
+        ('data.normalisation', 'mean', 'must be one of released, imagenet'),
     ],
 )
 def test_values_that_cannot_be_used(key, value, message):
@@ -146,3 +160,9 @@ def test_only_keys_that_shape_the_result_stand_against_going_on():
     assert changed_keys(load_config('quickstart', **free), recorded) == []
     changed = changed_keys(load_config('quickstart', seed=3, **{'data.sizes': (64, 96)}), recorded)
     assert {key for key, _, _ in changed} == {'seed', 'data.sizes'}
+
+
+def test_a_level_is_not_added_to_itself():
+    config = load_config('quickstart', **{'model.columns': 1, 'model.add_level': True})
+    with pytest.raises(InputError, match=r'--config\.model\.add_level=True: with columns=1'):
+        check_config(config)

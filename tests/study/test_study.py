@@ -57,6 +57,21 @@ def test_bare_names_and_the_quickstart():
     assert cells[2].source.folder == Path('runs/m2snet/seed0')
 
 
+def test_the_ablation_changes_one_part_at_a_time():
+    study = load_study('ablation')
+    cells = cells_of(study, base_config(study), '/runs')
+    assert len({cell.folder for cell in cells}) == 2 * len(study.variants)
+    first, switches = flatten(cells[0].config), set()
+    for cell in cells:
+        changed = {key for key, value in flatten(cell.config).items() if value != first[key]} - {'seed'}
+        assert len(changed) == (0 if cell.variant == 'm2snet' else 2 if cell.variant == 'lossnet' else 1), cell.name
+        switches |= changed
+    assert switches == {
+        'model.columns', 'model.filters', 'model.operation', 'model.add_level', 'loss.lossnet', 'loss.lossnet_size',
+        'data.normalisation',
+    }  # fmt: skip
+
+
 def test_equal_cells_share_a_folder(tmp_path):
     mine = [*variants('a', 'b', seeds=(0, 1)), {'name': 'again', 'about': '', 'changes': {'batch': 2}, 'seeds': (1, 2)}]
     study, cells = study_of(tmp_path, mine, changes={'data.root': str(tmp_path)})
@@ -103,7 +118,7 @@ def test_mistakes_in_a_study_file_are_one_line_that_names_the_variant(tmp_path, 
     [
         (
             ['--config=nowhere.py'],
-            '--config=nowhere.py: no such file; give a path or one of busi, busi_full, kvasir, quickstart',
+            '--config=nowhere.py: no such file; give a path or one of ablation, busi, busi_full, kvasir, quickstart',
         ),
         (['--config=configs/kvasir.py'], 'has no function get_study()'),
         (['--config=quickstart:small'], 'has no variants'),

@@ -34,8 +34,9 @@ def test_statistics_are_plain_means(kind):
     assert norm.momentum == (0.9, 0.1)
 
 
-def test_shared_norms_are_measured_over_all_their_calls_and_frozen_for_the_others(monkeypatch):
-    model = M2SNet('res2net14', rngs=nnx.Rngs(0))
+@pytest.mark.parametrize(('columns', 'calls_a_pass'), [(5, 20), (3, 14)])
+def test_shared_norms_are_measured_over_all_their_calls_and_frozen_for_the_others(columns, calls_a_pass, monkeypatch):
+    model = M2SNet('res2net14', columns=columns, rngs=nnx.Rngs(0))
     after = with_precise_statistics(model)
 
     calls = []
@@ -50,7 +51,7 @@ def test_shared_norms_are_measured_over_all_their_calls_and_frozen_for_the_other
         model(images)
     for index in range(2):
         shared = [(mean, var) for norm, mean, var in calls if norm is model.pyramid.filters[index].norm]
-        assert len(shared) == 20 * 3
+        assert len(shared) == calls_a_pass * 3
         measured = after.pyramid.filters[index].norm
         np.testing.assert_allclose(measured.mean[...], np.mean([mean for mean, _ in shared]), rtol=1e-3)
         np.testing.assert_allclose(measured.var[...], np.mean([var for _, var in shared]), rtol=1e-3)
