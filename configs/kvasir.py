@@ -7,13 +7,16 @@ get it). The released recipe is 50 epochs of 1450 images at 352 pixels, batch 16
 `:paper` and `:small` are described in configs/default.py.
 Published for M²SNet (`released/Dice`): Kvasir .912, CVC-ClinicDB .922, CVC-ColonDB .758, ETIS .749, CVC-300 .903.
 
-The variants below are the released recipe with another encoder. Nothing is published for them. GMAC is that of a
-prediction of one image at 352 pixels, where the released recipe has GMAC_FIRST.
+The variants below are the released recipe with another encoder; nothing is published for them. Expected: GMAC of a
+prediction of one image at 352 pixels (released recipe: 16.8), PFLOP of the whole training with LossNet (11), and the
+memory of an accelerator for float32 (16 GiB), estimated from the sizes of the maps.
 
-- `:resnet50`: ResNet-50, weights `resnet50` of torchvision.
-- `:vgg16`: VGG-16, weights `vgg16` of torchvision, the file of LossNet too.
-- `:pvt`: PVT v2-B2. Its file has no hash in its name: download `timm/pvt_v2_b2.in1k` from the Hugging Face hub and
-  give it, `--config.model.encoder_weights=model.safetensors`; without it the encoder starts from random weights.
+- `:resnet50`: ResNet-50, weights `resnet50` of torchvision. 15.8 GMAC, 11 PFLOP, 16 GiB.
+- `:vgg16`: VGG-16, weights `vgg16` of torchvision, LossNet's file. 73 GMAC, 28 PFLOP, 40 GiB, or 16 GiB with
+  `--config.gradient_accumulation=4`. No norm holds the scale of its maps, so its learning rate is lower.
+- `:pvt`: PVT v2-B2, by AdamW. 14.5 GMAC, 10 PFLOP, 16 GiB. Its file has no hash in its name: download
+  `timm/pvt_v2_b2.in1k` from the Hugging Face hub and give it, `--config.model.encoder_weights=model.safetensors`;
+  without it the encoder starts from random weights.
 """
 
 from ml_collections import ConfigDict
