@@ -42,7 +42,7 @@ def get_config(variant: str | None = None, pretrained: bool = False) -> ConfigDi
 
     config.model = ConfigDict()
     config.model.name = 'm2snet'  # 'm2snet' or 'msnet'
-    config.model.encoder = 'res2net50'  # 'res2net50', 'res2net101', or 'res2net14' (tests, quickstart)
+    config.model.encoder = 'res2net50'  # a name of docs/models.md; 'res2net14' is for tests and the quickstart
 
     # Switches of the network. Column n of the pyramid has the units with n levels in their name. The enhancement of a
     # level sums its units of columns 2 to `columns`; with 1, where there are no units, it takes the level itself.
@@ -56,8 +56,8 @@ def get_config(variant: str | None = None, pretrained: bool = False) -> ConfigDi
     config.model.add_level = False  # the enhancement also adds the level itself; released: no, the paper's figure: yes
     config.model.drop_path = 0.0  # highest share of residual branches left out in training; 0 for encoders without it
 
-    # Share of training after which the batch norms of the filters, which all units share, keep their running statistics.
-    # 1: never, as released. In training each call uses the statistics of its own input, in evaluation all use the same.
+    # Share of training after which the filters' batch norms, which all units share, keep their running statistics. 1:
+    # never, as released. In training each call uses the statistics of its own input, in evaluation all use the same.
     config.model.freeze_shared_norms_after = 1.0
     config.model.encoder_weights = config_dict.placeholder(str)  # start of the encoder: name, .pth or .safetensors file
     config.model.weights = config_dict.placeholder(str)  # start of the whole model: a run's folder or a file

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from m2snet_jax.benchmark import layouts, scoring, throughput
+from m2snet_jax.benchmark import family, layouts, scoring, throughput
 from m2snet_jax.benchmark.steps import PRODUCT, product_gflops, time_step
 from m2snet_jax.data.datasets import open_dataset
 from m2snet_jax.devices.mesh import Mesh, describe
@@ -12,7 +12,7 @@ def measure(kinds: list[str], config: Any, mesh: Mesh, repeats: int, arguments: 
     """Returns {kind: figures} beside `device` and `product_gflops`.
 
     Args:
-        kinds: of 'inference', 'training', 'data', 'metrics' and 'scaling'.
+        kinds: of 'inference', 'training', 'data', 'metrics', 'scaling' and 'family'.
         config: its `batch` and `data.size` are timed.
         repeats: timed runs of each step.
         arguments: of the command, to start it again on other numbers of devices.
@@ -26,6 +26,8 @@ def measure(kinds: list[str], config: Any, mesh: Mesh, repeats: int, arguments: 
             results[kind] = scoring.time_scores()
         elif kind == 'scaling':
             results[kind] = layouts.time_layouts(arguments)
+        elif kind == 'family':
+            results[kind] = family.time_family(config, mesh, repeats)
         else:
             results[kind] = time_step(kind, config, mesh, repeats)
     return results
@@ -63,4 +65,6 @@ def text(results: dict[str, Any], config: Any) -> str:
             f'{one["all_but_wFm"]:.2f}, hard {one["hard"]:.2f}, everything '
             f'{one["everything"]:.2f}; {one["images"]} images with reading in {one["seconds"]:.1f} s'
         )
+    if one := results.get('family'):
+        lines += ['', family.table(one, config.data.size)]
     return '\n'.join(lines)

@@ -34,7 +34,7 @@ def time_step(kind: str, config: Any, mesh: Mesh, repeats: int) -> dict[str, Any
     image = generator.standard_normal((*shape, 3), np.float32)
     mask = generator.integers(0, 2, (*shape, config.data.classes)).astype(np.float32)
     batch = shard({'image': image, 'mask': mask}, mesh)
-    step, arguments = (_prediction if kind == 'inference' else _training)(config, mesh, batch)
+    step, arguments = (prediction if kind == 'inference' else _training)(config, mesh, batch)
     begun = time.perf_counter()
     compiled = step.lower(*arguments).compile()
     seconds = time.perf_counter() - begun
@@ -69,7 +69,8 @@ def _flops(program):
     return (program.cost_analysis() or {}).get('flops', float('nan'))
 
 
-def _prediction(config, mesh, batch):
+def prediction(config: Any, mesh: Mesh, batch: dict[str, Any]) -> tuple[Any, tuple]:
+    """Returns the prediction step of a config, and its arguments for a batch."""
     keep_freed_memory()  # as every command that predicts does
     graph, weights = split_model(fold_batch_norms(build_model(config)))
     return make_predict_step(graph), (replicate(weights, mesh), batch['image'])

@@ -10,6 +10,7 @@ timed too, so that times of different machines can be compared.
 data: training images/s, from the cache and with decoding. Without data.root, generated images are used.
 metrics: milliseconds to score one image of 352×288, and the time to read and score 798 of them on all cores.
 scaling: images/s of the training step on one CPU device, on two devices and in two processes, with the same batch.
+family: a table of networks and encoders: parameters, multiply-adds and milliseconds of one image.
 """
 
 import json
@@ -19,7 +20,7 @@ from absl import flags
 from m2snet_jax.commands import parse, run
 from m2snet_jax.errors import InputError
 
-KINDS = ('inference', 'training', 'data', 'metrics', 'scaling')
+KINDS = ('inference', 'training', 'data', 'metrics', 'scaling', 'family')
 
 
 def main(argv: list[str]) -> int:

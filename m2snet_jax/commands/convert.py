@@ -45,11 +45,15 @@ def _main(argv):
     from clu.parameter_overview import get_parameter_overview
 
     from m2snet_jax.build import check_config
+    from m2snet_jax.models.encoders import ENCODERS
     from m2snet_jax.weights import about_network, state_dict, write_safetensors
     from m2snet_jax.weights.names import model_hash
 
     check_config(config)
     model, config, arrays = _read(source, config)
+    if values.classifier and ENCODERS[config.model.encoder].channels[-1] != CLASSIFIER['resnet.fc.weight'][1]:
+        found = f'the encoder is {config.model.encoder}'
+        raise InputError(f'--classifier: {found}, and only those of a Res2Net and a ResNet are resnet.fc; leave it out')
     weights = state_dict(model)
     if to_file:
         classifier = _classifier(arrays) if values.classifier else {}

@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from m2snet_jax.models.batch_norm import EPSILON
 from m2snet_jax.models.encoders.res2net import Block, Res2Net
+from m2snet_jax.models.encoders.resnet import Bottleneck, ResNet
 from m2snet_jax.models.layers import ConvBatchNormRelu
 from m2snet_jax.models.m2snet import MSNet
 
@@ -27,7 +28,8 @@ def fold_batch_norms(model: Model) -> Model:
 
     Its logits equal those of `model` in evaluation mode to rounding. With s = scale / √(var + ε), a kernel becomes
     kernel · s and a bias (bias − mean) · s + shift, computed in float64 and rounded once. The norms of the full-one
-    filters remain, since no convolution precedes them. A folded model cannot be trained and has no PyTorch names.
+    filters remain, since no convolution precedes them, as do the layer norms of a transformer. A folded model cannot be
+    trained and has no PyTorch names.
     """
     folded = nnx.merge(*nnx.split(model))
     for _, module in nnx.iter_modules(folded):
@@ -42,6 +44,13 @@ def fold_batch_norms(model: Model) -> Model:
             first, first_norm, second, second_norm, third = module.conv1
             module.conv1[1], module.conv1[3] = _fold(first, first_norm), _fold(second, second_norm)
             module.bn1 = _fold(third, module.bn1)
+        elif isinstance(module, Bottleneck):
+            module.bn1, module.bn2 = _fold(module.conv1, module.bn1), _fold(module.conv2, module.bn2)
+            module.bn3 = _fold(module.conv3, module.bn3)
+            if module.downsample is not None:
+                module.downsample[1] = _fold(*module.downsample)
+        elif isinstance(module, ResNet):
+            module.bn1 = _fold(module.conv1, module.bn1)
     folded.eval()
     return folded
 

@@ -12,12 +12,12 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from m2snet_jax.models.batch_norm import at_least_float32, channel_sums
+from m2snet_jax.models.encoders import vgg
 from m2snet_jax.models.kernels import max_pool
 from m2snet_jax.models.layers import Conv, he_normal_fan_in, resize
 from m2snet_jax.models.scopes import name_modules
 
-# Output channels of the convolutions up to relu4_3; every block after the first starts with a 2×2 max-pool.
-BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512))
+BLOCKS = vgg.BLOCKS[:4]  # up to relu4_3
 # ImageNet's, in float32 as in the released program: float64 results depend on it from the ninth digit.
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 STD = np.array((0.229, 0.224, 0.225), np.float32)

@@ -17,6 +17,9 @@ NAMES = {
     'msnet': 'MSNet',
     'res2net50': 'Res2Net-50',
     'res2net101': 'Res2Net-101',
+    'resnet50': 'ResNet-50',
+    'vgg16': 'VGG-16',
+    'pvt_v2_b2': 'PVT v2-B2',
     'res2net14': 'Res2Net-14 (one block per stage; for tests)',
 }
 SWITCHES = ('model.columns', 'model.filters', 'model.operation', 'model.add_level')

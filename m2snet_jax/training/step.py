@@ -66,6 +66,7 @@ def make_train_step(
     freeze_shared_norms_at: int | None = None,
     gradient_accumulation: int = 1,
     ema: float | None = None,
+    drop_path_seed: int | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """Returns the jitted `train_step(state, lossnet_params, batch, size) → (state, losses)`.
 
@@ -80,6 +81,7 @@ def make_train_step(
             memory. The gradient is the mean over them. Batch norm normalises each part separately and updates its
             running statistics after each.
         ema: decay of the averaged weights; None for no averaging.
+        drop_path_seed: seed of the keys for drop path, one for each step and part of a batch; None: no path is dropped.
 
     The step takes `batch['image']`, normalised, and `batch['mask']` in [0, 1]. It resizes both on the device to `size`
     (static: one program for each size; None for no resize). It returns the new state and the scalars `loss` and its
@@ -89,29 +91,32 @@ def make_train_step(
     def train_step(state: TrainState, lossnet_params: Any, batch: dict[str, Array], size: int | None = None):
         lossnet = None if lossnet_graph is None else nnx.merge(lossnet_graph, lossnet_params)
         frozen = None if freeze_shared_norms_at is None else state.step >= freeze_shared_norms_at
+        key = None if drop_path_seed is None else jax.random.fold_in(jax.random.key(drop_path_seed), state.step)
 
-        def loss_of(params, batch_stats, batch):
+        def loss_of(params, batch_stats, batch, key):
             images, mask = batch['image'], batch['mask']
             if size is not None:
                 images, mask = resize(images, size, size), resize(mask, size, size)
             model = merge_model(graph, ModelWeights(params, batch_stats), train=True)
-            logits = model(images, frozen=frozen)
+            logits = model(images, key, frozen=frozen)
             with jax.named_scope('loss'):
                 loss, parts = total_loss(logits, mask, lossnet, bce=bce, lossnet_weight=lossnet_weight)
             return loss, ({'loss': loss, **parts}, batch_stats_of(model))
 
         gradient_of = jax.grad(loss_of, has_aux=True)
 
-        def add_part(batch_stats_and_sum, part):
+        def add_part(batch_stats_and_sum, part_and_key):
             batch_stats, total = batch_stats_and_sum
-            gradients, (losses, batch_stats) = gradient_of(state.params, batch_stats, part)
+            gradients, (losses, batch_stats) = gradient_of(state.params, batch_stats, *part_and_key)
             return (batch_stats, jax.tree.map(jnp.add, total, gradients)), losses
 
         if gradient_accumulation == 1:
-            gradients, (losses, batch_stats) = gradient_of(state.params, state.batch_stats, batch)
+            gradients, (losses, batch_stats) = gradient_of(state.params, state.batch_stats, batch, key)
         else:
             start = state.batch_stats, jax.tree.map(jnp.zeros_like, state.params)
-            (batch_stats, total), losses = jax.lax.scan(add_part, start, _parts(batch, gradient_accumulation))
+            keys = None if key is None else jax.random.split(key, gradient_accumulation)
+            parts = _parts(batch, gradient_accumulation), keys
+            (batch_stats, total), losses = jax.lax.scan(add_part, start, parts)
             gradients = jax.tree.map(lambda sum_: sum_ / gradient_accumulation, total)
             losses = jax.tree.map(jnp.mean, losses)
 
@@ -153,4 +158,5 @@ def build_train_step(
         freeze_shared_norms_at=None if freeze_shared_norms_after == 1 else math.ceil(freeze_shared_norms_after * total),
         gradient_accumulation=config.gradient_accumulation,
         ema=config.ema,
+        drop_path_seed=config.seed if config.model.drop_path else None,
     )

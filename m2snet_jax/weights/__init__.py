@@ -29,7 +29,7 @@ def load_weights(model: Model, source: str | Path, average: str | None = None) -
     """Puts weights into `model`, in place, and returns it.
 
     Args:
-        model: an MSNet or M2SNet, which may be without values (`nnx.eval_shape`); from a file also a Res2Net or
+        model: an MSNet or M2SNet, which may be without values (`nnx.eval_shape`); from a file also an encoder or a
             LossNet.
         source: the folder of a run or converted model (its newest checkpoint, or the one that its `select` chose), its
             folder `checkpoints` or that of one step, a PyTorch or safetensors file, or a name of

@@ -10,7 +10,7 @@ import shlex
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,20 @@ from tqdm import tqdm
 
 from m2snet_jax import storage
 from m2snet_jax.errors import InputError
+from m2snet_jax.models.encoders import ENCODERS
 
 
 @dataclass(frozen=True)
 class PretrainedFile:
     """A published weights file.
 
-    `sha256` has the first digits, `key` is the config key of the file, `without` describes a run without it.
+    `sha256` has the first digits. `without` has the config keys that may name the file, and describes a run without it.
     """
 
     url: str
     sha256: str
     licence: str
-    key: str
-    without: str
+    without: Mapping[str, str]
 
     @property
     def name(self) -> str:
@@ -42,22 +42,24 @@ class PretrainedFile:
 
 _RES2NET = 'https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/'
 _RES2NET_LICENCE = 'Res2Net authors, CC BY-NC-SA 4.0: not for commercial use; trained on ImageNet'
+_TORCHVISION = 'https://download.pytorch.org/models/'
+_TORCHVISION_LICENCE = (
+    'torchvision, BSD 3-Clause, no licence of its own for the weights; trained on ImageNet, whose terms may apply'
+)
 _ENCODER, _LOSSNET = 'model.encoder_weights', 'loss.lossnet_weights'
+_FOR_ENCODER, _FOR_LOSSNET = {_ENCODER: 'random encoder'}, {_LOSSNET: "random frozen VGG, not the papers' LossNet"}
+
+
+def _published(name: str, folder: str, licence: str, without: Mapping[str, str]) -> PretrainedFile:
+    file: Any = ENCODERS[name].weights
+    return PretrainedFile(folder + file, file.removesuffix('.pth').rpartition('-')[2], licence, without)
+
 
 PRETRAINED = {
-    'res2net50': PretrainedFile(
-        _RES2NET + 'res2net50_v1b_26w_4s-3cf99910.pth', '3cf99910', _RES2NET_LICENCE, _ENCODER, 'random encoder'
-    ),
-    'res2net101': PretrainedFile(
-        _RES2NET + 'res2net101_v1b_26w_4s-0812c246.pth', '0812c246', _RES2NET_LICENCE, _ENCODER, 'random encoder'
-    ),
-    'vgg16': PretrainedFile(
-        'https://download.pytorch.org/models/vgg16-397923af.pth',
-        '397923af',
-        'torchvision, BSD 3-Clause, no licence of its own for the weights; trained on ImageNet, whose terms may apply',
-        _LOSSNET,
-        "random frozen VGG, not the papers' LossNet",
-    ),
+    'res2net50': _published('res2net50', _RES2NET, _RES2NET_LICENCE, _FOR_ENCODER),
+    'res2net101': _published('res2net101', _RES2NET, _RES2NET_LICENCE, _FOR_ENCODER),
+    'resnet50': _published('resnet50', _TORCHVISION, _TORCHVISION_LICENCE, _FOR_ENCODER),
+    'vgg16': _published('vgg16', _TORCHVISION, _TORCHVISION_LICENCE, _FOR_ENCODER | _FOR_LOSSNET),
 }
 
 
@@ -95,13 +97,14 @@ def fetch_weights(config: Any) -> None:
     for key, name in named.items():
         if name not in PRETRAINED and not storage.local_path(name, f'--config.{key}').exists():
             raise InputError(f'--config.{key}={name}: no such file, nor one of the names {", ".join(PRETRAINED)}')
-        if name in PRETRAINED and key != PRETRAINED[name].key:
-            raise InputError(f'--config.{key}={name}: that file is for --config.{PRETRAINED[name].key}')
+        if name in PRETRAINED and key not in PRETRAINED[name].without:
+            keys = ' and '.join(f'--config.{known}' for known in PRETRAINED[name].without)
+            raise InputError(f'--config.{key}={name}: that file is for {keys}')
         if key == _ENCODER and name in PRETRAINED and name != config.model.encoder:
             found = f'the encoder is {config.model.encoder}'
             raise InputError(f'--config.{key}={name}: {found}; name the file of the same name, a path, or none')
-    files = [PRETRAINED[name] for name in named.values() if name in PRETRAINED]
-    _download([file for file in files if not (weights_folder() / file.name).exists()])
+    files = {name: PRETRAINED[name] for name in named.values() if name in PRETRAINED}
+    _download([file for file in files.values() if not (weights_folder() / file.name).exists()], named)
 
 
 def weight_warnings(config: Any) -> list[str]:
@@ -131,8 +134,11 @@ def weights_folder() -> Path:
     return storage.local_path(named, 'M2SNET_JAX_CACHE') if named else storage.cache_folder()
 
 
-def _download(files: Sequence[PretrainedFile]) -> None:
-    """Downloads to `<name>.part`, resuming an earlier attempt, and renames it if its hash is right."""
+def _download(files: Sequence[PretrainedFile], named: Mapping[str, str] | None = None) -> None:
+    """Downloads to `<name>.part`, resuming an earlier attempt, and renames it if its hash is right.
+
+    Of the config keys that may name a missing file, the message names those that do in `named`, {key: name}; None: all.
+    """
     for number, file in enumerate(files):
         path = weights_folder() / file.name
         part = path.with_name(f'{path.name}.part')
@@ -140,7 +146,7 @@ def _download(files: Sequence[PretrainedFile]) -> None:
         try:
             _fetch(file.url, part)
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise InputError(_unreachable(files[number:], error)) from error
+            raise InputError(_unreachable(files[number:], named, error)) from error
         found = _sha256(part)
         if not found.startswith(file.sha256):
             part.unlink()
@@ -181,7 +187,7 @@ def _fetch(url: str, part: Path) -> None:
         )
 
 
-def _unreachable(files: Sequence[PretrainedFile], error: Exception) -> str:
+def _unreachable(files: Sequence[PretrainedFile], named: Mapping[str, str] | None, error: Exception) -> str:
     """Returns the message for missing files, the first of which could not be downloaded."""
     lines = [f'weights are not on this computer and cannot be downloaded ({str(error).strip("<>")})']
     for file in files:
@@ -192,9 +198,15 @@ def _unreachable(files: Sequence[PretrainedFile], error: Exception) -> str:
             f'    licence:   {file.licence}',
         ]
     lines.append('  or set M2SNET_JAX_CACHE to the folder that holds them')
-    keys = tuple(f'--config.{file.key}=' for file in files)
-    words = [word for word in sys.orig_argv if not word.startswith(keys)] + [f'{key}none' for key in keys]
-    lines += [f'to run without ({"; ".join(file.without for file in files)}):', f'  {shlex.join(words)}']
+    without = {
+        key: words
+        for file in files
+        for key, words in file.without.items()
+        if named is None or PRETRAINED.get(named.get(key, '')) == file
+    }
+    flags = tuple(f'--config.{key}=' for key in without)
+    words = [word for word in sys.orig_argv if not word.startswith(flags)] + [f'{flag}none' for flag in flags]
+    lines += [f'to run without ({"; ".join(without.values())}):', f'  {shlex.join(words)}']
     return '\n'.join(lines)
 
 

@@ -56,3 +56,12 @@ def test_only_the_norms_of_the_full_one_filters_remain_and_the_model_is_not_chan
     assert after.count(Identity) == kinds.count(BatchNorm) - 2
     assert kinds.count(Identity) == 0
     jax.tree.map(np.testing.assert_array_equal, before, nnx.state(model))
+
+
+@pytest.mark.parametrize('encoder', ['resnet50', pytest.param('vgg16', marks=pytest.mark.slow)])
+def test_other_encoders_are_folded_too(encoder, float64):
+    model = trained('msnet', jnp.float64, encoder)
+    folded = fold_batch_norms(model)
+    assert not any(isinstance(module, BatchNorm) for _, module in nnx.iter_modules(folded))
+    expected = logits(model, np.float64)
+    np.testing.assert_allclose(logits(folded, np.float64), expected, rtol=0, atol=1e-11 * np.abs(expected).max())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from m2snet_jax.models.kernels import WINOGRAD_CHANNELS, convolve, convolve_frozen, max_pool
+from m2snet_jax.models.kernels import WINOGRAD_CHANNELS, convolve, convolve_depthwise, convolve_frozen, max_pool
 
 pytestmark = pytest.mark.usefixtures('float64')
 
@@ -55,6 +55,18 @@ def test_a_frozen_convolution_is_the_plain_one_to_rounding(height, width, inputs
     for a, b in zip(values_and_gradients(convolve_frozen, x, kernel, dy), truth, strict=True):
         assert a.dtype == dtype
         np.testing.assert_allclose(a, b, rtol=0, atol=bound * np.std(b))
+
+
+@pytest.mark.parametrize('size', [(7, 10), (1, 1), (2, 3)])
+def test_a_depthwise_convolution_and_its_gradients_are_those_of_one_convolution_a_channel(size):
+    x, kernel, dy = random(2, *size, 5), random(3, 3, 1, 5), random(2, *size, 5)
+
+    def by_channel(x, kernel):
+        return jnp.concatenate([plain(x[..., c : c + 1], kernel[..., c : c + 1]) for c in range(5)], axis=-1)
+
+    truth = values_and_gradients(by_channel, x, kernel, dy)
+    for a, b in zip(values_and_gradients(convolve_depthwise, x, kernel, dy), truth, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
 def test_programs_for_accelerators_hold_only_the_plain_convolution():

@@ -57,7 +57,7 @@ def server(tmp_path, monkeypatch):
         server.path = tmp_path / 'new' / 'cache' / FILE
         server.part = server.path.with_name(FILE + '.part')
         url = f'http://127.0.0.1:{server.server_address[1]}/{FILE}'
-        published = PretrainedFile(url, SHA256, 'free', 'loss.lossnet_weights', 'random VGG')
+        published = PretrainedFile(url, SHA256, 'free', {'loss.lossnet_weights': 'random VGG'})
         monkeypatch.setitem(PRETRAINED, 'net', published)
         thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.01})
         thread.start()
@@ -76,15 +76,17 @@ def test_published_names_hold_the_hash_that_is_checked():
     assert names == {
         'res2net50': 'https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/res2net50_v1b_26w_4s-3cf99910.pth',
         'res2net101': 'https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/res2net101_v1b_26w_4s-0812c246.pth',
+        'resnet50': 'https://download.pytorch.org/models/resnet50-0676ba61.pth',
         'vgg16': 'https://download.pytorch.org/models/vgg16-397923af.pth',
     }
     for file in PRETRAINED.values():
         assert file.name == file.url.rpartition('/')[2]
         assert file.name.endswith(f'-{file.sha256}.pth')
         assert len(file.sha256) == 8
-        assert file.key in flatten(load_config('default'))
-        assert file.licence
         assert file.without
+        assert file.without.keys() <= flatten(load_config('default')).keys()
+        assert file.licence
+        assert all(file.without.values())
 
 
 def test_a_path_is_returned_as_it_is(tmp_path):
@@ -93,7 +95,7 @@ def test_a_path_is_returned_as_it_is(tmp_path):
     assert weights_path(str(path)) == path
     assert weights_path(path) == path
     with pytest.raises(
-        InputError, match=r'absent\.pth: no such file, nor one of the names res2net50, res2net101, vgg16'
+        InputError, match=r'absent\.pth: no such file, nor one of the names res2net50, res2net101, resnet50, vgg16'
     ):
         weights_path(tmp_path / 'absent.pth')
 
@@ -216,9 +218,10 @@ def test_random_weights_are_warned_of():
 @pytest.fixture
 def two_files(server, monkeypatch):
     """The encoder's file and LossNet's at the same server, one after the other in one config."""
-    for name, key in (('res2net50', 'model.encoder_weights'), ('vgg16', 'loss.lossnet_weights')):
+    for name in ('res2net50', 'vgg16'):
         url = f'{PRETRAINED["net"].url}/{name}-{SHA256}.pth'
-        monkeypatch.setitem(PRETRAINED, name, PretrainedFile(url, SHA256, f'free {name}', key, f'random {name}'))
+        without = {key: f'random {name}' for key in PRETRAINED[name].without}
+        monkeypatch.setitem(PRETRAINED, name, PretrainedFile(url, SHA256, f'free {name}', without))
     return {name: server.path.with_name(PRETRAINED[name].name) for name in ('res2net50', 'vgg16')}
 
 
@@ -227,6 +230,19 @@ def test_what_a_training_starts_from_is_fetched_once(server, two_files):
     assert all(path.read_bytes() == CONTENT for path in two_files.values())
     fetch_weights(load_config('kvasir'))
     assert len(server.asked) == 2
+
+
+def test_one_vgg_file_serves_encoder_and_lossnet(server, two_files, monkeypatch):
+    monkeypatch.setattr(sys, 'orig_argv', ['python', 'train.py', '--config=kvasir:vgg16'])
+    server.status = 503
+    with pytest.raises(InputError, match='cannot be downloaded') as caught:
+        fetch_weights(load_config('kvasir:vgg16'))
+    command = 'python train.py --config=kvasir:vgg16 --config.model.encoder_weights=none '
+    assert str(caught.value).splitlines()[-1].strip() == command + '--config.loss.lossnet_weights=none'
+    server.status, server.asked = 200, []
+    fetch_weights(load_config('kvasir:vgg16'))
+    assert server.asked == [None]
+    assert two_files['vgg16'].read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -271,7 +287,12 @@ def test_one_screen_names_all_missing_files_and_the_command_without_them(there, 
     ('keys', 'message'),
     [
         ({'model.encoder': 'res2net101'}, '--config.model.encoder_weights=res2net50: the encoder is res2net101'),
-        ({'model.encoder_weights': 'vgg16'}, 'encoder_weights=vgg16: that file is for --config.loss.lossnet_weights'),
+        ({'model.encoder_weights': 'vgg16'}, '--config.model.encoder_weights=vgg16: the encoder is res2net50'),
+        ({'loss.lossnet_weights': 'resnet50'}, 'weights=resnet50: that file is for --config.model.encoder_weights'),
+        (
+            {'model.weights': 'vgg16'},
+            'weights=vgg16: that file is for --config.model.encoder_weights and --config.loss.lossnet_weights',
+        ),
         ({'model.encoder_weights': 'a.pth'}, '--config.model.encoder_weights=a.pth: no such file'),
         ({'model.weights': 'runs/a'}, '--config.model.weights=runs/a: no such file'),
         ({'model.weights': 'res2net50'}, 'weights=res2net50: that file is for --config.model.encoder_weights'),

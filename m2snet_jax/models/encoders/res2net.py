@@ -1,4 +1,4 @@
-"""The encoder: Res2Net v1b with 26 channels × 4 scales (Gao et al., TPAMI 2021).
+"""The encoder Res2Net v1b with 26 channels × 4 scales (Gao et al., TPAMI 2021).
 
 As in the released program, whose state dict the attribute names follow where they can.
 """
@@ -20,7 +20,6 @@ SCALES = 4
 EXPANSION = 4
 PLANES = (64, 128, 256, 512)
 STRIDES = (1, 2, 2, 2)
-CHANNELS = (64, *(planes * EXPANSION for planes in PLANES))  # of the five levels, finest first
 DEPTHS = {
     'res2net14': (1, 1, 1, 1),  # for tests: one block of each stage
     'res2net50': (3, 4, 6, 3),
@@ -82,8 +81,6 @@ class Res2Net(nnx.Module):
     in the backward pass instead of keeping its maps.
     """
 
-    channels = CHANNELS
-
     def __init__(
         self, name: str = 'res2net50', *, dtype: Dtype = jnp.float32, param_dtype: Dtype = jnp.float32, rngs: nnx.Rngs
     ):
@@ -103,7 +100,8 @@ class Res2Net(nnx.Module):
         self.remat = False
 
     @scoped
-    def __call__(self, x: Float[Array, 'batch height width 3']) -> list[Maps]:
+    def __call__(self, x: Float[Array, 'batch height width 3'], key: Array | None = None) -> list[Maps]:
+        """Returns the five maps; there is no drop path, so `key` is not used."""
         first, first_norm, second, second_norm, third = self.conv1
         x = nnx.relu(first_norm(first(x)))
         x = nnx.relu(second_norm(second(x)))
