@@ -13,6 +13,7 @@ the PyTorch program (SOURCE's, or zeros), so that PyTorch can load the file in s
 """
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -77,7 +78,7 @@ def _check_target(target):
         raise InputError(f'{target}: there is no folder {target.parent}; make it first')
 
 
-def _read(source, config):
+def _read(source, config) -> tuple[Any, Any, Any]:
     """Returns (model, its config, the file's arrays or None for a folder)."""
     from ml_collections import ConfigDict
 
