@@ -161,6 +161,8 @@ def _unpaired(images, masks, partners, endings):
 
 def _nothing_paired(images, masks, endings):
     """Returns a line on folders of which no two files are paired, with what was found; none if links are the reason."""
+    if images.where == masks.where:
+        return [f'{images.where}: named for the images and for the masks; give each a pattern of its own']
     empty = [files for files in (images, masks) if not files.paths and not files.dangling]
     if empty:
         unread = next(iter(empty[0].unread.values()), None)

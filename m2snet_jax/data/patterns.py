@@ -130,6 +130,19 @@ def top_folder(where: str | Path) -> Path:
     return Path(*parts[: next(number for number, part in enumerate(parts) if '*' in part)])
 
 
+def describe_content(where: str | Path) -> str:
+    """Returns the first few files below a folder, or below that of a pattern, as text."""
+    folder = top_folder(where)
+    try:
+        paths = [
+            str(path.relative_to(folder)) for _, path in zip(range(4), _walk(folder, 5, Files(folder)), strict=False)
+        ]
+    except InputError:
+        paths = []
+    more = ', …' if len(paths) > 3 else ''
+    return f'found {", ".join(paths[:3])}{more} in {folder}' if paths else f'found nothing in {folder}'
+
+
 def describe_link(path: Path) -> str:
     """Returns a line on a link that leads nowhere."""
     return f'{path}: is a link to {os.readlink(path)}, which is not there; restore that file or remove the link'

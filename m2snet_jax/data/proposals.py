@@ -80,7 +80,11 @@ def _families(root):
             inside = '/'.join(part for star, part in zip(stars, parts, strict=True) if star)
             for ending, stems in endings.items():
                 families[pattern, ending][inside] = stems
-    varied = [Family(*key, stems) for key, stems in families.items() if '*' not in key[0] or _varies(stems)]
+    varied = [
+        Family(pattern, ending, stems)
+        for (pattern, ending), stems in families.items()
+        if '*' not in pattern or _varies(stems)
+    ]
     return sorted(varied, key=lambda family: -sum(map(len, family.stems.values())))[:FAMILIES]
 
 

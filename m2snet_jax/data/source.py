@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from m2snet_jax.data.pairs import Pair, join_names, sha256, tree_hash
+from m2snet_jax.data.patterns import name_of
 from m2snet_jax.errors import InputError
 from m2snet_jax.images.colors import parse_colors
 from m2snet_jax.images.decisions import image_reading, mask_reading
@@ -62,7 +63,7 @@ def source_of(root: Path, splits: dict[str, list[Pair]], **attributes: Any) -> S
     pairs = [pair for members in splits.values() for pair in members]
     names = {split: [pair.name for pair in members] for split, members in splits.items()}
     shaping = {key: attributes.get(key) for key in ('classes', 'values', 'window')}
-    return Source(tree_hash(pairs, root, names, shaping), str(root), splits, **attributes)
+    return Source(tree_hash(pairs, root, names, shaping), name_of(root), splits, **attributes)
 
 
 SHOWN = 5  # names in a warning

@@ -9,7 +9,7 @@ from m2snet_jax.config import to_json
 from m2snet_jax.data.affixes import match_names
 from m2snet_jax.data.datasets import open_dataset
 from m2snet_jax.data.pairs import join_names
-from m2snet_jax.data.patterns import top_folder
+from m2snet_jax.data.patterns import describe_content, top_folder
 from m2snet_jax.data.source import Source
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.cases import draw_cases
@@ -115,7 +115,10 @@ class MaskFolder:
         self._image_of, _ = match_names(self._masks, self._images, ('masks', 'images'))
         self.names = sorted(self._masks)
         if not self.names:
-            raise InputError(f'--masks={folder}: no images found; looked for files ending in {", ".join(READABLE)}')
+            raise InputError(
+                f'--masks={folder}: no images found; looked for files ending in {", ".join(READABLE)}; '
+                f'{describe_content(folder)}'
+            )
         colors = parse_colors(data.colors, data.classes)
         reading = mask_reading(list(self._masks.values()), data.classes, colors)
         if reading.problem:

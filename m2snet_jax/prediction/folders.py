@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from m2snet_jax.data.patterns import ENDINGS, describe_link, find_files
+from m2snet_jax.data.patterns import ENDINGS, describe_content, describe_link, find_files
 from m2snet_jax.errors import InputError
 from m2snet_jax.images.formats import CLINICAL_ENDINGS, addresses, load_image, locate
 from m2snet_jax.prediction.series import group_series
@@ -153,7 +153,10 @@ def find_images(given: Sequence[str | Path], output: str | Path) -> list[tuple[s
                 raise InputError(f'{path}: {found[name]} has the same name up to the ending; predict them apart')
             found[name] = path
     if not found:
-        raise InputError(f'--images={given[0]}: no images found; looked for files ending in {", ".join(READABLE)}')
+        raise InputError(
+            f'--images={given[0]}: no images found; looked for files ending in {", ".join(READABLE)}; '
+            f'{describe_content(given[0])}'
+        )
     return list(found.items())
 
 

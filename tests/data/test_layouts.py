@@ -1,5 +1,6 @@
 """Layouts of published sets and of people's folders, by `data.root` and at most two keys."""
 
+import itertools
 import os
 import re
 import shlex
@@ -11,8 +12,9 @@ import pytest
 from data_trees import assert_refused, config_of, image_of, make_folder, mask_of, names_of, write
 
 from m2snet_jax.__main__ import main
-from m2snet_jax.data.datasets import open_dataset
+from m2snet_jax.data.datasets import module_of, open_dataset
 from m2snet_jax.data.inspection import inspect
+from m2snet_jax.images.formats import read_mask
 
 PAGE = Path(__file__).parents[2] / 'docs/data.md'
 
@@ -127,18 +129,19 @@ def examples_of(dataset):
 
 
 @pytest.mark.parametrize('number', range(len(TREES)), ids=[row[0] for row in ROWS])
-@pytest.mark.parametrize('above', [False, True], ids=['root', 'parent'])
-def test_published_layouts(tmp_path, number, above):
+def test_published_layouts(tmp_path, number):
     assert len(ROWS) == len(TREES)
     (make, counts), row = TREES[number], ROWS[number]
-    folder = row[1] if re.fullmatch(r'[\w/-]+', row[1]) else 'set'
-    make(tmp_path / 'parent' / folder.partition('/')[0])
-    root = tmp_path / 'parent' / folder
-    if above and '/' in folder:
-        pytest.skip('the parent is another set')
+    top = row[1] if re.fullmatch(r'[\w/-]+', row[1]) else 'set'
+    make(tmp_path / 'parent' / top.partition('/')[0])
+    root = tmp_path / 'parent' / top
     name, keys = keys_of(row)
-    dataset = open_dataset(config_of(name, root.parent if above else root, **keys))
+    dataset = open_dataset(config_of(name, root, **keys))
     found = examples_of(dataset)
+    if '/' not in top:
+        find = module_of(config_of(name)).find
+        parent = find(config_of(name, root.parent, **keys))
+        assert parent.splits == find(config_of(name, root, **keys)).splits
     if counts is None:
         assert set(dataset.tests) == {'test'}
         assert len(dataset.train)
@@ -343,12 +346,13 @@ def test_a_pattern_is_proposed_that_works(tmp_path, prepared, make, expected):
     make(tmp_path / 'data')
     message = assert_refused(config_of('folder', tmp_path / 'data'), prepared, 'images and masks pair with')
     assert '\n' not in message
-    report = inspect(config_of('folder', tmp_path / 'data', **proposed(message)))
-    assert report['problems'] == []
-    masks = [summary['masks'] for summary in report['splits'].values()]
-    assert all(list(kinds) == ['0/255'] for kinds in masks)  # images are no masks
+    config = config_of('folder', tmp_path / 'data', **proposed(message))
+    source = module_of(config).find(config)
+    assert source.problems == []
+    for pair in itertools.chain(*source.splits.values()):
+        assert set(np.unique(read_mask(pair.masks[0]))) == {0, 255}  # images are no masks
     if expected:
-        assert {split: summary['images'] for split, summary in report['splits'].items()} == expected
+        assert {split: len(pairs) for split, pairs in source.splits.items()} == expected
 
 
 def test_fields_of_view_are_no_truths(tmp_path, prepared):
@@ -379,7 +383,9 @@ def test_a_pattern_that_nothing_matches_shows_what_is_there(tmp_path, prepared):
 def test_one_pattern_for_both_is_refused(tmp_path, prepared):
     make_folder(tmp_path / 'data')
     keys = {'data.images': 'images/*.png', 'data.masks': 'images/*.png'}
-    assert_refused(config_of('folder', tmp_path / 'data', **keys), prepared, 'images/*.png: no images found')
+    assert_refused(
+        config_of('folder', tmp_path / 'data', **keys), prepared, 'images/*.png: named for the images and for the masks'
+    )
 
 
 def test_maps_of_a_split_of_folders_are_found_by_name(tmp_path, capsys):

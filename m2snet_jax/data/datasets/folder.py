@@ -33,8 +33,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from m2snet_jax.data.pairs import Pair, find_root, find_subfolder, join_names, pairs_in
-from m2snet_jax.data.patterns import ENDINGS, holds_files, image_paths, name_of, valid_text
+from m2snet_jax.data.pairs import Pair, find_root, find_subfolder, pairs_in
+from m2snet_jax.data.patterns import ENDINGS, describe_content, holds_files, name_of, valid_text
 from m2snet_jax.data.proposals import propose, quoted
 from m2snet_jax.data.source import Source, source_of
 from m2snet_jax.data.splits import divided_group_problems, groups_of, hash_fraction, names_by_entry, split_by_fold
@@ -109,19 +109,13 @@ def _locate(data):
         message = str(error)
         for key, where in wheres(root).items():
             if key in given and where is None:
-                message = f'--config.data.{key}={given[key]}: no image files there below {root}; {_shown(root)}'
+                message = f'--config.data.{key}={given[key]}: no image files there; {describe_content(root)}'
         proposal = propose(root)
         raise InputError(f'{message.partition(chr(10))[0]}; {proposal}' if proposal else message) from None
     found = wheres(root)
     if 'masks' not in given:
         _check_only_masks(found['masks'])
     return root, found['images'], found['masks']
-
-
-def _shown(root):
-    """Returns the first image files below a folder as text."""
-    paths = [str(path.relative_to(root)) for _, path in zip(range(4), image_paths(root, 5, READ), strict=False)]
-    return f'found {join_names(paths, 3)}' if paths else 'no image files found'
 
 
 def _check_only_masks(masks):
