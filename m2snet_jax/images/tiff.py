@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 
 from m2snet_jax.errors import InputError
-from m2snet_jax.images.samples import Samples, check_size, native, upright
+from m2snet_jax.images.file_samples import Samples, check_size, native, upright
 
 MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 SUBFILE, PHOTOMETRIC, SAMPLE_FORMAT, ORIENTATION = 254, 262, 339, 274  # tags
