@@ -68,7 +68,7 @@ def read_image(path: str | Path, number: int, window: str | None) -> UInt8[np.nd
     """
     header, samples = _frame(path, number)
     with _reading(path):
-        from pydicom.pixels import apply_color_lut, apply_modality_lut
+        from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 
         kind = header.PhotometricInterpretation
         if kind == 'PALETTE COLOR':
@@ -217,7 +217,7 @@ def _frame(path, number):
     with _LOADING, _reading(path):
         dataset = _load(Path(path), Path(path).stat().st_mtime_ns)
     with _reading(path):
-        from pydicom.pixels import pixel_array
+        from pydicom.pixels.utils import pixel_array
 
         return dataset, pixel_array(dataset, index=number)
 
