@@ -85,7 +85,8 @@ def map_reading(paths: Sequence[Path], is_own: bool = False) -> Reading:
     if highest.get('integers', 0) > 255:  # a share of 65535, however faint all maps are
         values['integers'] = DEEPEST
     notes = [_note(counts[kind], 'maps', kind, white) for kind, white in values.items() if white != DEEPEST]
-    return Reading(**values, notes=(*([luma] if coloured else []), *notes))
+    notes = (*([luma] if coloured else []), *notes)
+    return Reading(values.get('integers'), values.get('floats'), notes=notes)
 
 
 def _of_levels(looks, classes):

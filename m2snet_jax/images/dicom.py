@@ -2,7 +2,7 @@
 
 pydicom, highdicom and the decoders are installed by the extra `clinic`.
 """
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false
 
 import functools
 import io

@@ -52,9 +52,9 @@ class Reading:
 def from_json(values: dict[str, Any] | None) -> Reading:
     """Returns the Reading of what `to_json` returned, the default of None; names that it does not have are ignored."""
     names = {field.name for field in dataclasses.fields(Reading)}
-    known: dict[str, Any] = {name: value for name, value in (values or {}).items() if name in names}
-    known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
-    return Reading(**known)
+    known = {name: value for name, value in (values or {}).items() if name in names}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+    return Reading(**values)
 
 
 def joined(readings: Iterable[Reading]) -> Reading:
