@@ -115,9 +115,10 @@ def run(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
     """
     use_any_console()
     try:
-        status = main(argv) or 0
-        sys.stdout.flush()
-        return status
+        try:
+            return main(argv) or 0
+        finally:  # after --help too
+            sys.stdout.flush()
     except InputError as error:
         return _ended(f'error: {error}', 2)
     except KeyboardInterrupt:

@@ -79,12 +79,14 @@ def map_reading(paths: Sequence[Path], is_own: bool = False) -> Reading:
         return Reading(level=level, notes=(f'maps hold 0 and {level:g}: read as 0 and 255',))
     if is_own:
         return Reading(integers=DEEPEST, floats=1)
+    luma = f'{len(coloured)} maps are in colour: read as their luma, which is wrong for colours that encode a value'
     highest, counts = highest_values(paths, set())
     values = {kind: min(255.0, white_of(value, kind == 'floats')) for kind, value in highest.items()}
     if highest.get('integers', 0) > 255:  # a share of 65535, however faint all maps are
         values['integers'] = DEEPEST
     notes = [_note(counts[kind], 'maps', kind, white) for kind, white in values.items() if white != DEEPEST]
-    return Reading(**values, notes=tuple(notes))
+    notes = (*([luma] if coloured else []), *notes)
+    return Reading(values.get('integers'), values.get('floats'), notes=notes)
 
 
 def _of_levels(looks, classes):

@@ -2,7 +2,7 @@
 
 pydicom, highdicom and the decoders are installed by the extra `clinic`.
 """
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false
 
 import functools
 import io
@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from m2snet_jax.errors import InputError, reading
+from m2snet_jax.images.file_samples import Samples, check_size, native
 from m2snet_jax.images.raster import unreadable
-from m2snet_jax.images.samples import Samples, check_size, native
 from m2snet_jax.images.windows import windowed, windowed_eight_bit
 
 ENDINGS = ('.dcm',)
@@ -68,7 +68,7 @@ def read_image(path: str | Path, number: int, window: str | None) -> UInt8[np.nd
     """
     header, samples = _frame(path, number)
     with _reading(path):
-        from pydicom.pixels import apply_color_lut, apply_modality_lut
+        from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 
         kind = header.PhotometricInterpretation
         if kind == 'PALETTE COLOR':
@@ -217,7 +217,7 @@ def _frame(path, number):
     with _LOADING, _reading(path):
         dataset = _load(Path(path), Path(path).stat().st_mtime_ns)
     with _reading(path):
-        from pydicom.pixels import pixel_array
+        from pydicom.pixels.utils import pixel_array
 
         return dataset, pixel_array(dataset, index=number)
 

@@ -9,11 +9,11 @@
 | 16 bits | 65535 is white | 65535 is white | 65535 is white | maps: a note |
 | floats, 0 to 1 | 1 is white | 1 is white | 1 is white | images, maps: a note |
 | negative, NaN, above 65535 | refused without `data.window` | refused | refused | |
-| colour | RGB | `data.colors` | refused | masks: the colours found |
+| colour | RGB | `data.colors` | luma | masks: the colours found; maps: a note |
 | black and one colour | RGB | 0 and 255 | 0 and 255 | a note |
 | 0 and one other level | levels | 0 and 255 | 0 and 255 | a note, unless 0 and 255 |
 | palette of greys | its greys | its greys | its greys | |
-| palette of colours | its colours | class indices | 0 and 255, or refused | |
+| palette of colours | its colours | class indices | 0 and 255, or luma | luma: a note |
 | alpha | dropped | dropped; the mask, if colour does not vary | as of a mask | if it is mask or map: a note |
 | 0 tagged as white | inverted | inverted; refused for class indices | inverted | |
 | colour tagged as grey | RGB | as colour | as colour | |
@@ -38,9 +38,9 @@ from jaxtyping import Shaped, UInt8
 from m2snet_jax.errors import InputError
 from m2snet_jax.images import dicom, nifti, raster
 from m2snet_jax.images.depth import levels_of
+from m2snet_jax.images.file_samples import Samples
 from m2snet_jax.images.masks import map_levels, mask_levels
 from m2snet_jax.images.reading import UNDECIDED, Reading
-from m2snet_jax.images.samples import Samples
 from m2snet_jax.images.windows import windowed
 from m2snet_jax.storage import write
 

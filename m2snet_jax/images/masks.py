@@ -9,8 +9,8 @@ from PIL import Image
 from m2snet_jax.errors import InputError
 from m2snet_jax.images.colors import BLACK, grey, indices_of, packed, proposal
 from m2snet_jax.images.depth import DEEPEST, check_positive, levels_of
+from m2snet_jax.images.file_samples import Samples
 from m2snet_jax.images.reading import Reading
-from m2snet_jax.images.samples import Samples
 
 Levels = UInt8[np.ndarray, 'height width']
 JPEG_CHROMA = 16  # channels of a grey that JPEG stores as colour may differ by so much
@@ -50,7 +50,7 @@ def map_levels(
         path: for messages.
 
     Raises:
-        InputError: colours, values that are no probabilities, another number of classes.
+        InputError: values that are no probabilities, another number of classes.
     """
     values = samples.values
     if samples.palette is None and values.ndim == 3 and values.shape[2] == classes > 1:
@@ -69,7 +69,7 @@ def map_levels(
     elif is_coloured(samples) and reading.one_colour:
         levels = np.where(packed(colours_of(samples, path)) == BLACK, 0, 255).astype(np.uint8)
     elif is_coloured(samples) and (samples.palette is None or reading.level is None):
-        raise InputError(f'{path}: is in colour; a map is grey, or black and one colour')
+        levels = _luma(colours_of(samples, path))
     else:
         values = grey_values(samples, path)
         if reading.level is not None:
@@ -95,7 +95,7 @@ def grey_values(samples: Samples, path: str | Path) -> Num[np.ndarray, 'height w
         return values
     if samples.is_deep and _is_grey(values):
         return values[:, :, 0]
-    return np.asarray(Image.fromarray(colours_of(samples, path)).convert('L'))
+    return _luma(colours_of(samples, path))
 
 
 def class_mismatch(mask: Levels, classes: int, reading: Reading, path: str | Path) -> str:
@@ -156,6 +156,11 @@ def _is_grey(colour):
 def _is_two(values):
     """Whether 0 and one other number are all that there is."""
     return bool(((values == 0) | (values == values.max())).all())
+
+
+def _luma(colour):
+    """Returns the grey of colours, as ITU-R 601 weighs them."""
+    return np.asarray(Image.fromarray(colour).convert('L'))
 
 
 def _map_of(values, reading, path):

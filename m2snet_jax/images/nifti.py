@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Num, UInt8
 
 from m2snet_jax.errors import InputError, reading
+from m2snet_jax.images.file_samples import Samples, check_size, native
 from m2snet_jax.images.raster import unreadable
-from m2snet_jax.images.samples import Samples, check_size, native
 from m2snet_jax.images.windows import Window, windowed, windowed_eight_bit
 
 ENDINGS = ('.nii', '.nii.gz')

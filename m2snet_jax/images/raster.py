@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from m2snet_jax.errors import InputError, reading
 from m2snet_jax.images import tiff
-from m2snet_jax.images.samples import LARGEST, Samples, check_size, native, upright
+from m2snet_jax.images.file_samples import LARGEST, Samples, check_size, native, upright
 
 _NUMPY = b'\x93NUMPY'
 

@@ -53,7 +53,8 @@ def from_json(values: dict[str, Any] | None) -> Reading:
     """Returns the Reading of what `to_json` returned, the default of None; names that it does not have are ignored."""
     names = {field.name for field in dataclasses.fields(Reading)}
     known = {name: value for name, value in (values or {}).items() if name in names}
-    return Reading(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+    return Reading(**values)
 
 
 def joined(readings: Iterable[Reading]) -> Reading:

@@ -5,12 +5,13 @@ tifffile itself decompresses deflate and LZMA; for other compressions it names t
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
 
 from m2snet_jax.errors import InputError
-from m2snet_jax.images.samples import Samples, check_size, native, upright
+from m2snet_jax.images.file_samples import Samples, check_size, native, upright
 
 MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 SUBFILE, PHOTOMETRIC, SAMPLE_FORMAT, ORIENTATION = 254, 262, 339, 274  # tags
@@ -22,7 +23,7 @@ logging.getLogger('tifffile').setLevel(logging.CRITICAL)  # what it would warn o
 def decode(path: str | Path) -> Samples:
     """Reads the only page of a TIFF file; raises an error of any kind where it cannot be read."""
     with tifffile.TiffFile(path) as file:
-        page = _page(file, path)
+        page: Any = _page(file, path)
         check_size(path, page.imagewidth, page.imagelength)
         values, tag, axes = page.asarray(), page.tags.get(ORIENTATION), page.axes
         palette = None if page.colormap is None else (page.colormap.T >> 8).astype(np.uint8)

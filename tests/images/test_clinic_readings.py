@@ -55,9 +55,9 @@ def test_dicom_is_recognised_by_its_content(tmp_path):
         np.testing.assert_array_equal(read_image(path, '1000,2000')[:, :, 0], levels(stored.astype(int), 1000, 2000))
     model = Marking()
     model.window = '1000,2000'
-    (done, _, faults), output = predict(tmp_path, [top / 'old', top / 'IM000001'], model)
-    assert (done, faults) == (2, [])
-    assert (output / 'IM000009.png').exists()
+    (done, _, faults), output = predict(tmp_path, [top / 'old'], model)
+    assert (done, faults) == (1, [])
+    assert {path.name for path in output.iterdir()} == {'IM000009.png', 'IM000009_seg.dcm', 'model.json'}
 
 
 def test_a_number_is_no_ending():

@@ -263,9 +263,6 @@ def test_maps_of_probabilities(tmp_path):
     np.testing.assert_array_equal(both[..., 0], expected)
     with pytest.raises(InputError, match=r'e\.npy: holds 2 maps; set --config\.data\.classes=2'):
         read_map(tmp_path / 'e.npy')
-    pillow(np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8), tmp_path / 'f.png')
-    with pytest.raises(InputError, match=r'f\.png: is in colour'):
-        read_map(tmp_path / 'f.png')
 
 
 def test_levels_that_differ_between_masks(tmp_path):

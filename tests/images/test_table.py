@@ -42,6 +42,12 @@ def rgb(levels):
     return np.repeat(levels[:, :, None], 3, axis=2)
 
 
+def luma(colour):
+    red, green, blue = colour.astype(int).transpose(2, 0, 1)
+    return (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16  # ITU-R 601 in 16-bit fixed point
+
+
+THREE = np.array([(0, 0, 0), (0, 90, 0), (90, 0, 0)], np.uint8)
 ALPHA = np.dstack([np.zeros_like(COLOUR), GREY])
 # first cell of a row: (ending, writer, as an image, as a mask, as a map, words of the notes on images, masks and maps)
 ROWS = {
@@ -57,7 +63,7 @@ ROWS = {
     '16 bits': ('.png', image(GREY * np.uint16(257)), rgb(GREY), GREY, GREY, '', '', ''),
     'floats, 0 to 1': ('.tif', image(GREY / np.float32(255)), rgb(GREY), GREY, GREY, '1 is white', '', '1 is white'),
     'negative, NaN, above 65535': ('.tif', image(GREY - np.float32(9)), REFUSED, REFUSED, REFUSED, '', '', ''),
-    'colour': ('.png', image(COLOUR), COLOUR, REFUSED, REFUSED, '', '', ''),
+    'colour': ('.png', image(COLOUR), COLOUR, REFUSED, luma(COLOUR), '', '', 'in colour'),
     'black and one colour': ('.png', image(RED), RED, BINARY, BINARY, '', 'one colour (ff0000)', 'one colour'),
     '0 and one other level': (
         '.png', image(BINARY // 2), rgb(BINARY // 2), BINARY, BINARY, '', '0 and 127', '0 and 127',
@@ -66,14 +72,14 @@ ROWS = {
         '.png', palette(BITS, (255, 255, 255), (0, 0, 0)), rgb(255 - BINARY), 255 - BINARY, 255 - BINARY, '', '', '',
     ),
     'palette of colours': (
-        *('.png', palette(GREY % 3, (0, 0, 0), (0, 9, 0), (9, 0, 0))),
-        *(np.array([(0, 0, 0), (0, 9, 0), (9, 0, 0)])[GREY % 3], GREY % 3, REFUSED, '', '', ''),
+        *('.png', palette(GREY % 3, *THREE.tolist())),
+        *(THREE[GREY % 3], GREY % 3, luma(THREE[GREY % 3]), '', '', 'in colour'),
     ),
     'alpha': ('.png', image(ALPHA), ALPHA[:, :, :3], GREY, GREY, '', 'alpha channel', 'alpha channel'),
     '0 tagged as white': ('.tif', white_is_0(255 - GREY), rgb(GREY), GREY, GREY, '', '', ''),
     'colour tagged as grey': (
         *('.tif', lambda path: tifffile.imwrite(path, COLOUR, photometric='minisblack', planarconfig='contig')),
-        *(COLOUR, REFUSED, REFUSED, '', '', ''),
+        *(COLOUR, REFUSED, luma(COLOUR), '', '', 'in colour'),
     ),
     'turned by EXIF': (
         '.png', image(GREY, exif=TURNED), rgb(GREY[::-1, ::-1]), GREY[::-1, ::-1], GREY[::-1, ::-1], '', '', '',

@@ -99,7 +99,7 @@ def test_equal_cells_share_a_folder(tmp_path):
         ({'weights_of': 'first', 'seeds': (5,)}, "variant 'x': has seeds or folds on which first is not trained"),
         ({'against': 'nobody'}, "variant 'x': against names 'nobody', no such variant"),
         ({'name': 'first'}, "variant 'first' is listed twice"),
-        ({'name': '../x'}, "variant '../x': a name has letters"),
+        ({'name': '../x'}, "variant '../x': a name may contain only letters"),
         ({'seeds': ()}, "variant 'x': has no seeds or no folds"),
         ({'seeds': 3}, 'not a study (TypeError'),
     ],

@@ -69,8 +69,9 @@ def test_ctrl_c_saves_the_step_and_a_second_run_is_refused_meanwhile(tmp_path):
     process = start(tmp_path)
     wait_for_a_step(tmp_path, process)
     second = start(tmp_path)
-    assert second.wait(300) == 2
-    errors = [line for line in second.stderr.read().splitlines() if 'error: ' in line]
+    _, log = second.communicate(timeout=600)
+    assert second.returncode == 2
+    errors = [line for line in log.splitlines() if 'error: ' in line]
     assert len(errors) == 1
     assert f'process {process.pid} on {socket.gethostname()} has been writing here since 20' in errors[0]
     process.send_signal(signal.SIGINT)
