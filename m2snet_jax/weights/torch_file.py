@@ -9,6 +9,7 @@ Two layouts exist. Since PyTorch 1.6 a file is an uncompressed zip: `<top>/data.
 of storage keys), then for each key the number of elements (int64) and the bytes.
 """
 
+import json
 import mmap
 import tarfile
 import zipfile
@@ -71,7 +72,12 @@ def write_safetensors(path: str | Path, arrays: Mapping[str, Array], about: Mapp
     # The library ignores strides, and its own `save_file` writes files that only their owner can read.
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     data = save(contiguous, {'format': 'pt', **(about or {})})
-    write(path, data)
+    # It also writes `about` in random order. Sorted, the same arrays give the same file.
+    start, size = 8, int.from_bytes(data[:8], 'little')
+    header = json.loads(data[start : start + size])
+    header['__metadata__'] = dict(sorted(header['__metadata__'].items()))
+    text = json.dumps(header, separators=(',', ':'), ensure_ascii=False).encode()
+    write(path, data[:start] + text.ljust(size) + data[start + size :])
 
 
 def read_about(path: Path) -> dict[str, str]:
