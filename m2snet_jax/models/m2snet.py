@@ -64,7 +64,8 @@ class MSNet(nnx.Module):
         self.filter_sizes = self.sizes_used(columns, filters)
         self.operation, self.add_level = operation, add_level
         module = {'dtype': dtype, 'param_dtype': param_dtype, 'rngs': rngs}
-        self.encoder = ENCODERS[encoder](encoder, **module, **({'drop_path': drop_path} if drop_path else {}))
+        options: dict[str, Any] = {**module, 'drop_path': drop_path} if drop_path else module
+        self.encoder: Any = ENCODERS[encoder](encoder, **options)
         channels = self.encoder.channels[1:] if columns > 1 else self.encoder.channels[1:-1]
         self.reduction = nnx.List([ConvBatchNormRelu(n, CHANNELS, **module) for n in channels])
         self.pyramid = SubtractionPyramid(self.filter_sizes, columns=columns, operation=operation, **module)
