@@ -164,6 +164,6 @@ def check_switches(
         raise InputError(f'add_level={add_level}: with columns=1 an enhancement is the level; leave it False')
     if not 0 <= drop_path < 1:
         raise InputError(f'drop_path={drop_path}: must be from 0 up to 1')
-    module = ENCODERS[encoder].module
+    module: Any = ENCODERS[encoder].module
     if drop_path and 'drop_path' not in inspect.signature(module.__init__).parameters:
         raise InputError(f'drop_path={drop_path}: {encoder} has no drop path; leave it 0')

@@ -145,7 +145,9 @@ def load_state_dict(model: Model, arrays: Mapping[str, Array], *, names_shown: i
         held, there = (_encoder_in(known) for known in (shapes, {name: np.shape(arrays[name]) for name in arrays}))
         if there and held != there:
             has = f'; the encoder here is {held}' if held else ''
-            problems = [f'they are those of the encoder {there}{has}']
+            # Without the names, which are hundreds.
+            problems = [problem.partition(' (')[0] if problem[0].isdigit() else problem for problem in problems]
+            problems[:0] = [f'they are those of the encoder {there}{has}']
         raise InputError(f'the weights do not fit {type(model).__name__}: ' + '; '.join(problems))
     flat = {
         path: variable.replace(jnp.asarray(_from_torch(np.asarray(arrays[name])), variable.dtype))

@@ -156,9 +156,9 @@ def test_weights_of_another_encoder_are_named(whole, empty):
     with pytest.raises(InputError) as caught:
         load_state_dict(model, arrays)
     kind = 'M2SNet' if whole else 'Res2Net'
-    assert str(caught.value) == (
-        f'the weights do not fit {kind}: they are those of the encoder resnet50; the encoder here is res2net101'
-    )
+    message = f'the weights do not fit {kind}: they are those of the encoder resnet50; the encoder here is res2net101'
+    assert str(caught.value).startswith(f'{message}; ')
+    assert len(str(caught.value)) < 200
 
 
 def test_one_vgg_file_fits_encoder_and_lossnet(empty):

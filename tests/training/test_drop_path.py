@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures('compiled_quickly')
 def losses_of(seed, first=0, steps=2):
     """The losses of steps that change no parameter, so that they differ by the dropped paths alone."""
     optimizer = optax.set_to_zero()
-    model = MSNet('pvt_v2_b2', drop_path=0.5, rngs=nnx.Rngs(0))
+    model = MSNet('pvt_v2_b2', columns=1, drop_path=0.5, rngs=nnx.Rngs(0))
     graph, state = create_train_state(model, optimizer)
     train_step = make_train_step(graph, optimizer, drop_path_seed=seed)
     state = state.replace(step=jnp.asarray(first, jnp.int32))

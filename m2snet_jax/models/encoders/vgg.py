@@ -48,7 +48,8 @@ class Vgg(nnx.Module):
         run: Any = nnx.remat(_run_block) if self.remat else _run_block
         for number, block in enumerate(self.blocks, start=1):
             with jax.named_scope(f'block{number}'):
-                x = run(block, max_pool(x, 2, 2) if levels else x)
+                pooled: Any = max_pool(x, 2, 2) if levels else x
+                x = run(block, pooled)
             levels.append(x)
         return levels
 
