@@ -99,7 +99,9 @@ def read_samples(path: str | Path, number: int) -> Samples:
 
 def study_of(path: str | Path) -> str:
     """Returns the UID of a file's study, the examination of one patient; '' without."""
-    return str(_header(path).get('StudyInstanceUID') or '')
+    header = _header(path)
+    with _reading(path):
+        return str(header.get('StudyInstanceUID') or '')
 
 
 def series_of(path: str | Path) -> Hashable | None:
@@ -109,13 +111,14 @@ def series_of(path: str | Path) -> Hashable | None:
     without a position, has a key of its own; one with several frames and no frame of reference has None.
     """
     header = _header(path)
-    frames, frame_of_reference = int(header.get('NumberOfFrames') or 1), header.get('FrameOfReferenceUID')
-    if frames > 1 and frame_of_reference is None:
-        return None
-    alone = header.get('SOPInstanceUID') if frames > 1 or 'ImagePositionPatient' not in header else ''
-    directions = tuple(np.round(np.asarray(header.get('ImageOrientationPatient') or (), float), 3))
-    grid = header.Rows, header.Columns, directions
-    return str(header.get('SeriesInstanceUID')), str(frame_of_reference), grid, str(alone)
+    with _reading(path):
+        frames, frame_of_reference = int(header.get('NumberOfFrames') or 1), header.get('FrameOfReferenceUID')
+        if frames > 1 and frame_of_reference is None:
+            return None
+        alone = header.get('SOPInstanceUID') if frames > 1 or 'ImagePositionPatient' not in header else ''
+        directions = tuple(np.round(np.asarray(header.get('ImageOrientationPatient') or (), float), 3))
+        grid = header.Rows, header.Columns, directions
+        return str(header.get('SeriesInstanceUID')), str(frame_of_reference), grid, str(alone)
 
 
 def encode_segmentation(
@@ -176,7 +179,7 @@ def encode_segmentation(
             series_description='Research use, not a medical device',
             omit_empty_frames=bool(masks.any()),
         ).save_as(data)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # what the images lack, in many ways
+    except Exception as error:  # what the images lack, in many ways
         reason = ' '.join(str(error).split())
         raise InputError(f'{paths[0]}: no DICOM SEG can refer to it ({reason})') from None
     return data.getvalue()

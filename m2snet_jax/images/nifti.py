@@ -9,6 +9,7 @@ of length 1 are left out. nibabel is installed by the extra `clinic`.
 
 import functools
 import gzip
+import logging
 import math
 import threading
 from pathlib import Path
@@ -25,6 +26,7 @@ from m2snet_jax.images.windows import Window, windowed, windowed_eight_bit
 ENDINGS = ('.nii', '.nii.gz')
 LARGEST_RATIO = 1100  # of deflate, between what a file unpacks to and its size
 _LOADING = threading.Lock()
+logging.getLogger('nibabel.global').setLevel(logging.CRITICAL)  # what it corrects in a damaged header
 
 
 class Volume(NamedTuple):

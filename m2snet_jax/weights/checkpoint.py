@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(Path(folder).resolve(), options=options)
         self._choose, self._failed = choose, False
+        self._report_ignored, sys.unraisablehook = sys.unraisablehook, self._ignored
 
     def latest_step(self) -> int | None:
         """Returns the newest step saved."""
@@ -90,6 +92,16 @@ class Checkpoints:
         with self._writing():
             self._manager.wait_until_finished()
             self._manager.close()
+        if sys.unraisablehook == self._ignored:
+            sys.unraisablehook = self._report_ignored
+
+    def _ignored(self, exception: Any) -> None:
+        """Reports an exception that Python ignores, but not those of tensorstore after a write has failed.
+
+        One for each array that is still being written, since the loop that waited for it is closed.
+        """
+        if str(exception.exc_value) != 'Event loop is closed':
+            self._report_ignored(exception)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

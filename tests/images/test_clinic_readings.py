@@ -11,6 +11,7 @@ from m2snet_jax.errors import InputError
 from m2snet_jax.images.decisions import map_reading
 from m2snet_jax.images.formats import locate, read_image, read_map, read_mask, split_name
 from m2snet_jax.prediction.folders import find_images
+from m2snet_jax.prediction.series import group_series
 
 AFFINE = np.diag([-1, -1, 1, 1])  # seen as stored
 
@@ -141,6 +142,15 @@ def test_a_header_that_names_more_than_the_file_holds(tmp_path):
     path = dicom(tmp_path / 'b.dcm', ramp(), NumberOfFrames=10**8)
     with pytest.raises(InputError, match=r'b\.dcm: cannot be read as DICOM \(its header names 100000000 frames'):
         read_image(path)
+
+
+def test_a_damaged_orientation_leaves_no_series(tmp_path):
+    path = dicom(tmp_path / 'a.dcm', ramp())
+    content = path.read_bytes()
+    numbers = content.index(b'\x20\x00\x37\x00') + 8  # of ImageOrientationPatient, after its tag, type and length
+    path.write_bytes(content[:numbers] + b'1\x01000000'[:8] + content[numbers + 8 :])
+    (series,) = group_series([('a', path)])
+    assert series.reader is None
 
 
 def test_no_message_advises_to_remove_a_file(tmp_path):
