@@ -70,7 +70,7 @@ def parse(
     if define:
         define(values)
     if '--help' in argv or '-h' in argv:
-        keys = [] if config is None else ['Every key of --config is described in configs/default.py.']
+        keys = [] if config is None else ['configs/default.py describes every key of --config.']
         print((about or '').strip(), *keys, values.get_help(include_special_flags=False), sep='\n\n')
         raise SystemExit(0)
     name, loaded, arguments = None, None, argv

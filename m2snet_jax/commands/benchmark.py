@@ -5,10 +5,10 @@ python -m m2snet_jax benchmark --config=NAME [--what=KIND,…] [--batch=N] [--si
 
 The kinds of --what:
 
-inference, training (the default): one step. Compilation is timed separately. A float32 matrix product of size 2048³ is
-timed too, so that times of different machines can be compared.
+inference, training (the default): one step. Compilation is timed separately. The time of a float32 matrix product of
+size 2048³ is also measured, to compare times of different machines.
 data: training images/s, from the cache and with decoding. Without data.root, generated images are used.
-metrics: milliseconds to score one image of 352×288, and the time to read and score 798 of them on all cores.
+metrics: milliseconds to score one image of 352×288, and the time to read and score 798 images on all cores.
 scaling: images/s of the training step on one CPU device, on two devices and in two processes, with the same batch.
 family: a table of networks and encoders: parameters, multiply-adds and milliseconds of one image.
 """
@@ -38,7 +38,7 @@ def _main(argv):
         flags.DEFINE_bool(
             'distributed',
             None,
-            'run as one of several processes; by default where jax recognises a cluster',
+            'run as one of several processes; by default true on a cluster that jax recognises',
             flag_values=values,
         )
 

@@ -2,10 +2,10 @@
 
 python -m m2snet_jax compile-check --config=NAME --topology=v5e:4x4 [--batch=N] [--sizes=S,…] [--nosearch] [--json]
 
-The training step with LossNet and the prediction step are compiled as `train` runs them, for all chips of the topology.
-This takes minutes for each step. The figures are cached in ~/.cache/m2snet_jax/compile-check. Unless --nosearch is
-given, the command also searches for the largest batch that fits, by a few compilations with little optimisation and a
-full one at the end.
+The training step with LossNet and the prediction step are compiled as `train` runs them, for all chips of the
+topology. This takes minutes for each step. The figures are cached in ~/.cache/m2snet_jax/compile-check. Unless
+--nosearch is given, the command also searches for the largest batch that fits. The search needs a few compilations
+with little optimisation and one with full optimisation.
 
 Topologies of TPUs: e.g. v5e:2x2, v5e:16x16, v4:4x4x4, v5p:2x2x1, v6e:4x4 (pip install "libtpu==0.0.42.*"). GPUs:
 h100:1x1x4, one machine with four cards (pip install jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2).
@@ -33,7 +33,9 @@ def _main(argv):
     def define(values):
         flags.DEFINE_string('topology', None, 'chips to compile for, e.g. v5e:4x4', flag_values=values)
         flags.DEFINE_integer('batch', None, 'images over all chips', 1, flag_values=values)
-        flags.DEFINE_list('sizes', None, 'training sides in pixels; by default the largest', flag_values=values)
+        flags.DEFINE_list(
+            'sizes', None, 'sides of training images; by default the largest of the config', flag_values=values
+        )
         flags.DEFINE_bool('search', True, 'search for the largest training batch that fits', flag_values=values)
         flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
 

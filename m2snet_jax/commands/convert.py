@@ -4,12 +4,12 @@ python -m m2snet_jax convert SOURCE TARGET [--config=NAME] [--classifier]
 
 SOURCE is a PyTorch (.pth) or safetensors file with PyTorch's names, the folder of a run, its folder `checkpoints`, or
 the folder of one step in `checkpoints`. TARGET is a file NAME.safetensors, with PyTorch's names and layouts, or a new
-folder, which every command accepts as the folder of a run. For a file, --config and --config.key=value give model and
-size, by default M2SNet with a Res2Net-50 at 352 pixels.
+folder, which every command accepts as the folder of a run. If SOURCE is a file, --config and --config.key=value define
+the model and its size, by default M2SNet with a Res2Net-50 at 352 pixels.
 
-The command reads TARGET back and compares it bit for bit. It prints the parameters, what was omitted, and the hash of
-the weights. It does not overwrite TARGET. --classifier adds `resnet.fc` to the file, the unused ImageNet classifier of
-the PyTorch program (SOURCE's, or zeros), so that PyTorch can load the file in strict mode.
+The command reads TARGET back and compares it bit for bit. It prints the parameters, the names of omitted arrays, and
+the hash of the weights. It does not overwrite TARGET. --classifier adds `resnet.fc` to the file, the unused ImageNet
+classifier of the PyTorch program (SOURCE's, or zeros), so that PyTorch can load the file in strict mode.
 """
 
 from pathlib import Path

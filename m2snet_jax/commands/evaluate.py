@@ -5,11 +5,11 @@ python -m m2snet_jax evaluate --maps=MAPS --config=NAME [--root=DATA] [--sets=NA
 python -m m2snet_jax evaluate --maps=MAPS --masks=MASKS [--images=IMAGES] [--output=DIR]
 
 A model is scored on every test set of the config, by default its own config. MAPS, MASKS and IMAGES are folders, or
-patterns in which * is the name, as 'truth/*_reader1.gif'. Maps are searched for by name: MAPS/<set>/<name>.png, or
+patterns in which * is the name, e.g. 'truth/*_reader1.gif'. The map of an image is MAPS/<set>/<name>.png, or
 MAPS/<name>.png if no other set has this name. Maps of several classes are <name>_1, <name>_2 and so on. Masks are
-those of the config, or those in MASKS with the same names, up to a prefix or suffix that all of them share. Scores are
-printed for every protocol, beside published ones. DIR gets scores/, report.html and, for a model, model_card.md. Exit
-status 1: some maps are missing or unreadable; the others are scored.
+those of the config, or files in MASKS with the same names; a prefix or suffix that all masks share is ignored. Scores
+of every protocol are printed beside published scores. scores/, report.html and, for a model, model_card.md are written
+to DIR. Exit status 1: some maps are missing or unreadable; the others are scored.
 """
 
 import sys
@@ -30,8 +30,12 @@ def _main(argv):
     def define(values):
         flags.DEFINE_string('model', None, 'folder of a run, or a file of weights', flag_values=values)
         flags.DEFINE_string('maps', None, 'folder or pattern of maps to score', flag_values=values)
-        flags.DEFINE_string('masks', None, "the same of masks, in place of the config's test sets", flag_values=values)
-        flags.DEFINE_string('images', None, 'with --masks: the same of images, for the report', flag_values=values)
+        flags.DEFINE_string(
+            'masks', None, 'folder or pattern of masks; by default masks of the config', flag_values=values
+        )
+        flags.DEFINE_string(
+            'images', None, 'with --masks: folder or pattern of images, for the report', flag_values=values
+        )
         flags.DEFINE_list('sets', None, 'test sets to score; by default all', flag_values=values)
         default = 'folder for the scores; by default evaluations/NAME, with the name of the model or of the maps'
         flags.DEFINE_string('output', None, default, flag_values=values)

@@ -8,12 +8,12 @@ see docs/export.md. Both take uint8 [B, H, W, 3] of any batch and size. They con
 with folded batch norms, and the resize back. safetensors: only the weights, with PyTorch's names, as `convert` writes
 them.
 
-The file is compared with `predict` before it is kept: on noise, and on at most eight of --images or, without --images,
-on a generated picture. It is refused if a probability differs by more than --tolerance, or an 8-bit level by more than
-one beyond the effect of that difference. FILE.json describes input, output, normalisation, classes, versions, hashes
-and the differences found. --output is by default the model's name with the format's ending, in the current folder. An
-existing file is not overwritten. For a file of weights, --config gives model and size, by default M2SNet at 352 pixels.
-Exit status 1: the file differs from the model and was not kept.
+The file is compared with `predict`: on noise, and on at most eight of --images or, without --images, on a generated
+image. It is refused if a probability differs by more than --tolerance T, or an 8-bit level by more than 1 + 255 T.
+FILE.json describes input, output, normalisation, classes, versions, hashes and the differences found. --output is by
+default the model's name with the format's ending, in the current folder. An existing file is not overwritten. For a
+file of weights, --config defines the model and its size, by default M2SNet at 352 pixels. Exit status 1: the file
+differs from the model and was not kept.
 """
 
 import sys

@@ -4,10 +4,10 @@ python -m m2snet_jax parity [--golden=DIR] [--weights=FILE] [--models=…] [--dt
 
 From seeded weights and inputs the command computes logits, losses, gradients, running statistics and a few updates. It
 compares them with golden values, which are outputs of the released modules in float64, and prints the largest relative
-errors in float64, float32 and bfloat16. The error in float64 must not exceed the tolerance. The golden values
-are in tests/golden of a checkout. --weights names a PyTorch or safetensors file to use instead of the seeded weights;
---models must then name one model, and --golden the folder of this file's golden values. --html also writes the tables
-to parity.html in the folder --output. Exit status 1: a tolerance is exceeded.
+errors in float64, float32 and bfloat16. The error in float64 must not exceed the tolerance. The golden values are in
+tests/golden of a checkout of the repository. --weights names a PyTorch or safetensors file to use instead of the
+seeded weights; --models must then name one model, and --golden the folder of this file's golden values. --html also
+writes the tables to parity.html in the folder --output. Exit status 1: a tolerance is exceeded.
 """
 
 import json
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
 def _main(argv):
     def define(values):
         flags.DEFINE_string('golden', str(GOLDEN), 'folder of golden values', flag_values=values)
-        flags.DEFINE_string('weights', None, 'file to use instead of the seeded weights', flag_values=values)
+        flags.DEFINE_string('weights', None, 'file of weights to use instead of the seeded weights', flag_values=values)
         flags.DEFINE_list('models', list(MODELS), f'models to compare, of {", ".join(MODELS)}', flag_values=values)
         flags.DEFINE_list('dtypes', list(DTYPES), f'dtypes to compute in, of {", ".join(DTYPES)}', flag_values=values)
         flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)

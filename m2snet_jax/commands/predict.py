@@ -7,12 +7,14 @@ DIR/NAME.png is the map as the released program writes it: 8-bit probabilities a
 several classes the maps are NAME_1.png, NAME_2.png and so on. --raw writes the unquantised probabilities instead, as
 float32 NAME.npy or as 16-bit NAME.png. --overlay adds DIR/overlays/NAME.png, the image with the outline of the mask.
 --threshold adds DIR/masks/NAME.png, 255 where the probability is at least T. EXIF rotation is applied. In a PATTERN, *
-is the name: 'scans/*_scan.tif'. The same command resumes an interrupted one. For a file of weights, --config gives
-model and size, by default M2SNet at 352 pixels. Exit status 1: some files could not be read; the others are done.
+is the name: 'scans/*_scan.tif'. To resume an interrupted prediction, repeat the command. For a file of weights,
+--config defines the model and its size, by default M2SNet at 352 pixels. Exit status 1: some files could not be read;
+the others are done.
 
-For a NIfTI volume, DIR/NAME.nii.gz is a mask on its grid, cut at T or one half; --raw adds NAME_raw.nii.gz. For DICOM
-files, DIR/NAME_seg.dcm is a DICOM SEG of each series, named after its first file. Files of more than 8 bits need the
-window that the model was trained with, or --config.data.window if the model has none. Research use only.
+For a NIfTI volume, DIR/NAME.nii.gz is a mask on the grid of the volume, 1 where the probability is at least T (default
+0.5); --raw adds NAME_raw.nii.gz. For DICOM files, DIR/NAME_seg.dcm is one DICOM SEG for each series, named after the
+first file of the series. Files of more than 8 bits need the window that the model was trained with, or
+--config.data.window if the model has none. Research use only.
 """
 
 import sys
@@ -36,8 +38,8 @@ def _main(argv):
         flags.DEFINE_string('output', None, 'folder for the maps', flag_values=values)
         flags.DEFINE_enum('raw', None, ('npy', 'png16'), 'write probabilities before rounding', flag_values=values)
         flags.DEFINE_bool('overlay', False, 'also draw the outline of the mask on each image', flag_values=values)
-        flags.DEFINE_float('threshold', None, 'also write masks cut at this probability', 0, 1, flag_values=values)
-        flags.DEFINE_integer('batch', 8, 'images in a batch; fewer need less memory', 1, flag_values=values)
+        flags.DEFINE_float('threshold', None, 'also write masks, with this threshold', 0, 1, flag_values=values)
+        flags.DEFINE_integer('batch', 8, 'images in a batch; a smaller batch needs less memory', 1, flag_values=values)
 
     argv = ['--raw=npy' if word in ('--raw', '-raw') else word for word in argv]
     config, _, values, words = parse(argv, __doc__, define, config='default', words=True)

@@ -1,4 +1,4 @@
-"""Writes report.html, the page of a run, again. The page is one file, in the folder of the run.
+"""Writes the page of a run, report.html, again. The page is one file in the folder of the run.
 
 python -m m2snet_jax report RUN …
 

@@ -4,11 +4,11 @@ python -m m2snet_jax study --config=configs/studies/NAME.py [--root=DATA] [--wor
 python -m m2snet_jax study --config=… --workdir=DIR --table          only the table of the finished runs
 
 A study file lists variants of a config with their seeds and folds, the most important first (see
-m2snet_jax/study/definition.py). They are trained one after the other, each run in DIR/VARIANT/fold<F>-seed<S>. The same
-command resumes an interrupted study. `--config.key=value` changes a key of all variants. After each run the table is
-written to DIR/study.json and, with losses and published figures, to DIR/study.html. --reference names a folder with the
-scores of another program, one JSON file for each run: model, fold, seed, per_image {name: [Dice, IoU, MAE]} and,
-optionally, loss_per_epoch and seconds. Exit status 1: a run failed.
+m2snet_jax/study/definition.py). The runs are trained one after the other, each in DIR/VARIANT/fold<F>-seed<S>. To
+resume an interrupted study, repeat the command. `--config.key=value` changes a key of all variants. After each run the
+table is written to DIR/study.json and, with losses and published figures, to DIR/study.html. --reference names a
+folder with the scores of another program, one JSON file for each run: model, fold, seed, per_image {name: [Dice, IoU,
+MAE]} and, optionally, loss_per_epoch and seconds. Exit status 1: a run failed.
 """
 
 import sys

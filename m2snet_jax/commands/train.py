@@ -4,7 +4,7 @@ python train.py --config=configs/NAME.py[:variant] [--workdir=DIR] [--root=DATA]
 
 On several hosts, run the same command on each, with a --workdir that all of them can access. On a cluster that jax
 recognises (TPU pod, SLURM, Kubernetes, Open MPI) the hosts find each other. Elsewhere set JAX_COORDINATOR_ADDRESS,
-JAX_NUM_PROCESSES and JAX_PROCESS_ID on each. Exit status 1: a loss is not finite.
+JAX_NUM_PROCESSES and JAX_PROCESS_ID on each. Exit status 1: a loss is NaN or infinite.
 """
 
 import sys
@@ -23,7 +23,7 @@ def _main(argv):
     def define(values):
         default = 'folder of the run; by default runs/CONFIG[-variant]'
         flags.DEFINE_string('workdir', None, default, flag_values=values)
-        default = 'run as one of several processes; by default where jax recognises a cluster'
+        default = 'run as one of several processes; by default true on a cluster that jax recognises'
         flags.DEFINE_boolean('distributed', None, default, flag_values=values)
 
     given = parse(argv, __doc__, define)

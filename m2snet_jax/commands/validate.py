@@ -5,13 +5,14 @@ python -m m2snet_jax validate --root=FOLDER          a folder of your own, as co
 
 Problems (exit status 1): unreadable or empty files, images without a mask, masks without an image, an image and a mask
 of different sizes, unknown mask values, faulty lists, only empty masks in training, and identical images in training
-and test or under two labels. Warnings (exit status 0): counts that differ from the published ones, masks with values
-between 0 and 255, full or empty masks, and near-duplicates. --json prints all pairs of near-duplicates. If there are no
-problems, the data are also prepared for training.
+and test or with two labels. Warnings (exit status 0): counts that differ from the published ones, masks with values
+between 0 and 255, full or empty masks, and near-duplicates. --json prints all pairs of near-duplicates. If there are
+no problems, the data are also prepared for training.
 
 --output writes to DIR: validate.json, duplicates.html, which shows the pairs, and two lists for --config.data.exclude.
-near_duplicates.txt lists the training images in one group of near-duplicates with a test image, control.txt the same
-number of other training images, drawn at random. To measure the effect of near-duplicates, train once without each.
+near_duplicates.txt lists the training images in one group of near-duplicates with a test image. control.txt lists the
+same number of other training images, drawn at random. To measure the effect of near-duplicates, train once without the
+images of each list.
 """
 
 import json

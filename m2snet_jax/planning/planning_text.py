@@ -33,7 +33,7 @@ def text(report: dict[str, Any]) -> str:
             f'model of scaling, {report["steps"][0]["images_a_chip"]} images a chip, published speeds, '
             f'{HOP * 1e6:g} µs a hop, nothing overlaps:',
             f'ms of arithmetic at {SHARE:.0%} of peak, and of memory, on a chip; of transfer and hops between chips;',
-            'the efficiency lies between that of the shorter guess at a chip’s work and that of the longer one',
+            'the efficiency lies between those of the shorter and of the longer of the two times',
             '  chips  arithmetic  memory  transfer   hops  efficiency',
         ]
         lines += [
