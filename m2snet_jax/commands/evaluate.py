@@ -52,13 +52,13 @@ def _main(argv):
     named_after = top_folder(source).resolve() if '*' in given[0] else source
     name = named_after.name if named_after.is_dir() else named_after.stem
     output = Path(values.output or Path('evaluations') / name)
-    print(f'folder of the sheets: {output}', file=sys.stderr, flush=True)
+    print(f'folder for the scores: {output}', file=sys.stderr, flush=True)
 
     from m2snet_jax.build import check_config
     from m2snet_jax.devices.memory import keep_freed_memory
     from m2snet_jax.devices.programs import use_compilation_cache
     from m2snet_jax.evaluation.foreign_maps import evaluate_maps
-    from m2snet_jax.evaluation.sheets import write_sheets
+    from m2snet_jax.evaluation.sheets import check_same_source, write_sheets
     from m2snet_jax.evaluation.table import text
     from m2snet_jax.evaluation.test_sets import evaluate_model, own_config
     from m2snet_jax.report import write_card, write_report
@@ -71,12 +71,14 @@ def _main(argv):
     if values.model is not None:
         scores, faults = evaluate_model(source, config, values.sets, output), []
     else:
+        check_same_source(output, source)
         scores, faults = evaluate_maps(source, config, output, values.sets, values.masks, values.images)
     write_report(scores, output)
     if values.model is not None:
         write_card(scores, output)
     write_sheets(scores, output)
     print(text(scores.summary))
+    print(f'report: {output / "report.html"}', file=sys.stderr)
     for fault in faults:
         print(f'error: {fault}', file=sys.stderr)
     return 1 if faults else 0

@@ -50,10 +50,14 @@ def _main(argv):
         raise InputError('--images is missing: name a folder or files')
 
     from m2snet_jax.build import check_config
+    from m2snet_jax.data.pairs import join_names
     from m2snet_jax.prediction.folders import find_images
 
     output = Path(values.output)
     images = find_images([*values.images, *words], output)
+    folders = sorted({name.rpartition('/')[0] or '.' for name, _ in images})
+    if len(folders) > 1:
+        print(f'note: images of {len(folders)} folders are predicted: {join_names(folders)}', file=sys.stderr)
     check_config(config)
 
     from m2snet_jax.devices import memory

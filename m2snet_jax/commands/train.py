@@ -50,4 +50,5 @@ def _main(argv):
         raise
     if processes.is_primary():
         print(text(read_summary(workdir)))
+        log(f'report: {workdir}/report.html')
     return 0

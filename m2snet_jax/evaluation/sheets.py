@@ -34,6 +34,17 @@ def write_sheets(scores: Scores, folder: str | Path) -> None:
     write_json(folder / SUMMARY, scores.summary)
 
 
+def check_same_source(folder: str | Path, source: str | Path) -> None:
+    """Raises InputError if a folder holds scores of other maps than `source`, or of a model."""
+    try:
+        summary = _read(folder, SUMMARY)
+    except InputError:
+        return
+    before = summary.get('maps') or summary.get('model')
+    if before is not None and Path(before).resolve() != Path(source).resolve():
+        raise InputError(f'{folder}: holds the scores of {before}; name another folder with --output')
+
+
 def read_sheets(folder: str | Path) -> Scores:
     """Returns the Scores that `train` or `evaluate` wrote into a folder.
 

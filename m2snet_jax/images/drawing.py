@@ -34,15 +34,18 @@ def case_panels(
     """Returns one case as four panels side by side: image, mask, map, and errors on the darkened image.
 
     White is lesion found, orange lesion missed, blue false alarm; lesion is the mask above half of its maximum. The
-    longest side of a panel is at most `PANEL`.
+    longest side of a panel is at most `PANEL`. Without an image, its panel says so.
     """
     height, width = mask.shape
     scale = min(1.0, PANEL / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
+    given = image is not None
     if image is None:
         image = np.zeros((height, width, 3), np.uint8)
     lesion = np.where(mask > mask.max() / 2, 255, 0).astype(np.uint8)
     image, lesion, levels = (cv2.resize(one, size, interpolation=cv2.INTER_AREA) for one in (image, lesion, prediction))
+    if not given:
+        cv2.putText(image, 'no image given', (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
     truth, found = lesion >= 128, levels >= THRESHOLD
     errors = image.astype(np.float32) * 0.45
     for region, colour in ((truth & found, HIT), (truth & ~found, MISSED), (~truth & found, FALSE)):

@@ -145,7 +145,7 @@ class Progress:
         """Logs the compilation before the first step of a size, and measures it separately."""
         if size not in self._sizes:
             jax.block_until_ready(self._pending)  # steps still running would count as compilation
-            log(f'compiling the training step for {size}×{size} pixels')
+            log(f'compiling the training step for {size}×{size} pixels; the first time this takes up to some minutes')
         begun = time.monotonic()
         yield
         if size not in self._sizes:

@@ -75,7 +75,8 @@ def weights_path(name_or_path: str | Path) -> Path:
     if name_or_path not in PRETRAINED:
         path = storage.local_path(name_or_path)
         if not path.exists():
-            raise InputError(f'{path}: no such file, nor one of the names {", ".join(PRETRAINED)}')
+            names = f', nor one of the names {", ".join(PRETRAINED)}' if len(path.parts) == 1 else ''
+            raise InputError(f'{path}: no such file or folder{names}')
         return path
     file = PRETRAINED[str(name_or_path)]
     path = weights_folder() / file.name

@@ -127,6 +127,17 @@ def test_masks_of_zero_and_one_are_no_empty_masks_under_pranet_and_the_sheet_say
     assert 'warning: test: 4 masks of 0 and 1' in out
 
 
+def test_scores_of_other_maps_are_not_overwritten(folders, capsys):
+    folder, _ = folders
+    assert on_masks(capsys, folder)[0] == on_masks(capsys, folder)[0] == 0  # the same maps again
+    before = (folder / 'output/scores/summary.json').read_bytes()
+    assert f'report: {folder}/output/report.html' in on_masks(capsys, folder)[3]
+    other = [f'--maps={folder / "masks"}', f'--masks={folder / "masks"}', f'--output={folder / "output"}']
+    assert main(['', 'evaluate', *other]) == 2
+    assert f'output: holds the scores of {folder / "maps"}; name another folder' in capsys.readouterr().err
+    assert json.loads((folder / 'output/scores/summary.json').read_bytes())['scores'] == json.loads(before)['scores']
+
+
 def test_missing_maps_are_named_and_extra_ones_left_out(folders, capsys):
     folder, pairs = folders
     (folder / 'maps' / 'two.png').unlink()

@@ -72,6 +72,13 @@ def test_maps_are_the_released_ones_at_the_size_of_each_image(model, predictor, 
     assert np.array_equal(read(output / 'grey.png'), read(output / 'sub' / 'deep.png'))
 
 
+def test_images_of_several_folders_are_noted(model, images, tmp_path, capsys):
+    assert predict(model, images, tmp_path / 'maps') == 0
+    assert 'note: images of 2 folders are predicted: ., sub\n' in capsys.readouterr().err
+    assert predict(model, images / 'sub', tmp_path / 'more') == 0
+    assert 'note: images' not in capsys.readouterr().err
+
+
 def test_a_rotation_that_exif_asks_for_is_applied_and_said(model, images, tmp_path, capsys):
     assert predict(model, images / 'turned.jpg', tmp_path / 'maps') == 0
     assert read(tmp_path / 'maps' / 'turned.png').shape == (58, 37)

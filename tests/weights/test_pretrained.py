@@ -94,10 +94,10 @@ def test_a_path_is_returned_as_it_is(tmp_path):
     path.touch()
     assert weights_path(str(path)) == path
     assert weights_path(path) == path
-    with pytest.raises(
-        InputError, match=r'absent\.pth: no such file, nor one of the names res2net50, res2net101, resnet50, vgg16'
-    ):
+    with pytest.raises(InputError, match=r'absent\.pth: no such file or folder$'):
         weights_path(tmp_path / 'absent.pth')
+    with pytest.raises(InputError, match=r'res2net5: .*nor one of the names res2net50, res2net101, resnet50, vgg16'):
+        weights_path('res2net5')
 
 
 def test_weights_folder(monkeypatch):
