@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from m2snet_jax import metrics
-from m2snet_jax.evaluation.image_scores import score_files
+from m2snet_jax.data.source import Source
+from m2snet_jax.evaluation.image_scores import MaskFile, score_files
 from m2snet_jax.images.formats import write_png
 from m2snet_jax.metrics import hard, pranet, released
 from m2snet_jax.metrics.counts import Counts
@@ -60,7 +61,8 @@ def time_scores(pairs: int = 24, images: int = 798, height: int = 288, width: in
             paths.append((Path(folder) / f'{number}_map.png', Path(folder) / f'{number}_mask.png'))
             write_png(paths[-1][0], prediction)
             write_png(paths[-1][1], mask)
-        jobs = (([paths[k % pairs][0]], paths[k % pairs][1], 1) for k in range(images))
+        source = Source('', folder, {})
+        jobs = (([paths[k % pairs][0]], MaskFile(paths[k % pairs][1], source), 1) for k in range(images))
         begun = time.perf_counter()
         for _ in in_processes(score_files, jobs, images):
             pass

@@ -108,9 +108,10 @@ TREES = [
     (folder_an_image, None),
 ]
 JPEG = (isic, isic_2017, kvasir_seg, inf_net)
+SECTION = PAGE.read_text(encoding='utf-8').partition('## Layouts')[2].partition('\n## ')[0]
 ROWS = [
     [cell.strip().strip('`') for cell in line.strip('|').split('|')]
-    for line in re.findall(r'^\|.*\|$', PAGE.read_text(encoding='utf-8').partition('## Layouts')[2], re.MULTILINE)
+    for line in re.findall(r'^\|.*\|$', SECTION, re.MULTILINE)
 ][2:]
 
 

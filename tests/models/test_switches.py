@@ -11,7 +11,7 @@ from flax import nnx
 
 from m2snet_jax import InputError, M2SNet, MSNet
 from m2snet_jax.models.batch_norm import BatchNorm
-from m2snet_jax.models.encoders import ENCODERS
+from m2snet_jax.models.encoders import ENCODERS, Encoder
 from m2snet_jax.models.folding import fold_batch_norms
 from m2snet_jax.models.layers import Conv, resize
 from m2snet_jax.weights import load_state_dict, state_dict
@@ -60,7 +60,7 @@ class Plain(nnx.Module):
 @pytest.fixture(scope='module', autouse=True)
 def _plain():
     with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
-        patch.setitem(ENCODERS, 'plain', Plain)
+        patch.setitem(ENCODERS, 'plain', Encoder(Plain, Plain.channels, (4, 4, 8, 16, 32)))
         yield
 
 

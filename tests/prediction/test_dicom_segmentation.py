@@ -65,7 +65,9 @@ def test_pictures_without_a_place_in_space_get_a_segmentation_each(tmp_path):
     for name in ('examples_rgb_color', 'image_dfl'):
         shutil.copy(get_testdata_file(f'{name}.dcm'), tmp_path)
     clip = get_testdata_file('examples_ybr_color.dcm')
-    (done, _, faults), output = predict(tmp_path, [tmp_path, clip], threshold=0.5, outline=True)
+    model = Marking()
+    model.window = None  # of 8 bits, which a window would change
+    (done, _, faults), output = predict(tmp_path, [tmp_path, clip], model, threshold=0.5, outline=True)
     assert (done, faults) == (32, [])
     assert sorted(path.name for path in output.glob('*.dcm')) == ['examples_rgb_color_seg.dcm', 'image_dfl_seg.dcm']
     mask = pydicom.dcmread(output / 'image_dfl_seg.dcm').pixel_array

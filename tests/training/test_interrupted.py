@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CACHE
+from compilation_cache import CACHE
 
 from m2snet_jax import InputError, load_config, storage
 from m2snet_jax.commands import run

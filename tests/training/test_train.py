@@ -205,7 +205,9 @@ def test_training_starts_from_the_weights_of_another_run(finished):
     model = loop.build_model(load_config('quickstart', **{**TINY, 'model.weights': str(workdir)}))
     trained = final_state(workdir)
     np.testing.assert_array_equal(model.output1.kernel[...], trained.params['output1']['kernel'][...])
-    with pytest.raises(InputError, match='holds another model'):
+    with pytest.raises(
+        InputError, match=r'the weights do not fit MSNet: they are of a network with columns=5, filters=\(3, 5\)'
+    ):
         loop.build_model(load_config('quickstart', **{**TINY, 'model.weights': str(workdir), 'model.name': 'msnet'}))
 
 

@@ -86,7 +86,8 @@ def find(config: Any) -> Source:
 
 def _locate(data):
     """Returns the folder of the data, and the folders or patterns of the images and of the masks."""
-    given = {key: data[key] for key in FOLDERS if data[key] is not None}
+    given = {'images': data.images, 'masks': data.masks}
+    given = {key: where for key, where in given.items() if where is not None}
 
     def wheres(top):
         """Returns the folders or patterns below `top`, None where there is nothing."""
