@@ -184,7 +184,8 @@ def _encoder_shapes(name: str) -> dict[str, tuple[int, ...]]:
     """Returns {PyTorch's name: shape} of an encoder of the table."""
     key = jax.random.key(0)
     rngs: Any = types.SimpleNamespace(params=lambda: key)  # as in `build.empty_model`
-    return _torch_shapes(_variables(nnx.eval_shape(lambda: ENCODERS[name](name, rngs=rngs))))
+    dtypes = {'dtype': jnp.float32, 'param_dtype': jnp.float32}
+    return _torch_shapes(_variables(nnx.eval_shape(lambda: ENCODERS[name](name, rngs=rngs, **dtypes))))
 
 
 def _encoder_in(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
