@@ -9,6 +9,8 @@ data: training images a second, from the cache and with decoding; of the config'
 enlarged phantoms.
 metrics: milliseconds for each scored image of 352×288, and 798 of them with reading, on every core.
 scaling: the training step at one batch on one CPU device, on two, and in two processes: images/s and the share lost.
+start: seconds to compile the training steps of all sizes in one thread and in two, and from the command `train` to the
+first loss, without compiled programs and with them.
 """
 
 import json
@@ -18,7 +20,7 @@ from absl import flags
 from m2snet_jax.commands import parse, run
 from m2snet_jax.errors import InputError
 
-KINDS = ('inference', 'training', 'data', 'metrics', 'scaling')
+KINDS = ('inference', 'training', 'data', 'metrics', 'scaling', 'start')
 
 
 def main(argv: list[str]) -> int:

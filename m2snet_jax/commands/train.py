@@ -2,6 +2,9 @@
 
 python train.py --config=configs/NAME.py[:variant] [--workdir=DIR] [--root=DATA] [--config.key=value …]
 
+With --compile-only it compiles the programs of the run into the cache of compiled programs, and ends. This needs the
+data, since the length of the run is part of the programs, but no weights and no --workdir.
+
 On several hosts, start the same command on each. They find each other where jax recognises the cluster (TPU pod, SLURM,
 Kubernetes, Open MPI), or by the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. All share one
 --workdir.
@@ -25,6 +28,8 @@ def _main(argv):
         flags.DEFINE_string('workdir', None, default, flag_values=values)
         default = 'be one of several processes, and fail where there are no others; by default tried where recognised'
         flags.DEFINE_boolean('distributed', None, default, flag_values=values)
+        default = 'compile the programs of the run into the cache of compiled programs, and end'
+        flags.DEFINE_boolean('compile-only', False, default, flag_values=values)
 
     given = parse(argv, __doc__, define)
     workdir = given.flags.workdir or f'runs/{run_name(given.config_name)}'
@@ -34,6 +39,11 @@ def _main(argv):
 
     processes.join(given.flags.distributed)
     use_compilation_cache()
+    if given.flags['compile-only'].value:
+        from m2snet_jax.training.compiled_steps import compile_programs
+
+        compile_programs(given.config)
+        return 0
     from m2snet_jax.evaluation.sheets import read_summary
     from m2snet_jax.evaluation.table import text
     from m2snet_jax.training.logs import log

@@ -112,8 +112,7 @@ def restore_model(
     Raises:
         InputError: no such checkpoint, a damaged one, or one of another model.
     """
-    folder = Path(folder).resolve()
-    steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+    folder, steps = Path(folder).resolve(), _steps(folder)
     if not steps or step not in (None, *steps):
         raise InputError(f'{folder}: holds no checkpoint{"" if step is None else f" {step}"}')
     if step is None:
@@ -133,6 +132,16 @@ def restore_model(
     finally:
         handler.close()
     return ModelWeights(**model)
+
+
+def newest_step(folder: str | Path) -> int | None:
+    """Returns the newest step saved in a folder of checkpoints, None if there is none. It changes nothing there."""
+    return max(_steps(folder), default=None)
+
+
+def _steps(folder):
+    folder = Path(folder).resolve()
+    return ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
 
 
 def _chosen_step(folder: Path) -> int | None:
