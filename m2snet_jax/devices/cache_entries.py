@@ -22,12 +22,12 @@ def protect_cache_entries() -> None:
     lru_cache.LRUCache.get, lru_cache.LRUCache.put = _get, _put
 
 
-def _get(cache: lru_cache.LRUCache, key: str) -> bytes | None:
+def _get(self: lru_cache.LRUCache, key: str) -> bytes | None:
     """Returns an entry; None where there is none, or only a part of one."""
     try:
-        entry = _read(cache, key)
+        entry = _read(self, key)
     except OSError as error:
-        _warn(f'{cache.path}: compiled programs cannot be read ({error.strerror or error})')
+        _warn(f'{self.path}: compiled programs cannot be read ({error.strerror or error})')
         return None
     if entry is not None:
         try:
@@ -37,16 +37,16 @@ def _get(cache: lru_cache.LRUCache, key: str) -> bytes | None:
     return entry
 
 
-def _put(cache: lru_cache.LRUCache, key: str, entry: bytes) -> None:
+def _put(self: lru_cache.LRUCache, key: str, value: bytes) -> None:
     """Writes an entry. jax calls this only where `_get` found none that it can use."""
-    path = cache.path / f'{key}-cache'
+    path = self.path / f'{key}-cache'
     try:
         with _writing:
-            if cache.eviction_enabled or '://' in str(path):  # a bucket's objects appear when they are complete
+            if self.eviction_enabled or '://' in str(path):  # a bucket's objects appear when they are complete
                 path.unlink(missing_ok=True)
-                _write(cache, key, entry)
+                _write(self, key, value)
             else:
-                write(path, entry)
+                write(path, value)
     except (OSError, InputError) as error:
         _warn(f'compiled programs are not kept for the next start: {error}')
 
