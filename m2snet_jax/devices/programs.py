@@ -75,7 +75,8 @@ class CompiledAhead(Generic[Key]):
     """Programs that threads compile ahead, in the order of their keys; `program = programs(key)` waits for one.
 
     Programs are lowered one at a time, since this is Python, and compiled beside each other. A thread that compiles
-    cannot be interrupted. After `close` no further program is begun; see also `leave`.
+    cannot be interrupted. After `close` no further program is begun, and the process ends when the ones begun are
+    compiled, or at once by `leave`.
 
     Args:
         lower: returns the lowered program of a key. It is called in the threads, never twice at once.
@@ -100,8 +101,7 @@ class CompiledAhead(Generic[Key]):
         self._closed = False
         self._changed, self._lowering = threading.Condition(), threading.Lock()
         for _ in range(min(threads or spare_cores(), len(self._left))):
-            # Daemons, because the interpreter waits for any other thread before it ends.
-            threading.Thread(target=self._work, name=COMPILER, daemon=True).start()
+            threading.Thread(target=self._work, name=COMPILER).start()
 
     def __call__(self, key: Key, give_up: Callable[[], bool] = lambda: False) -> Compiled | None:
         """Returns the program of a key, or None as soon as `give_up()` is true before it is compiled.
@@ -166,7 +166,7 @@ def is_compiling() -> bool:
 def leave(status: int) -> NoReturn:
     """Ends the process at once, with a status, although programs are being compiled.
 
-    A usual exit would free what the threads of the compiler use, and they may crash.
+    A usual exit waits for them.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # a closed pipe
