@@ -6,6 +6,8 @@ from m2snet_jax.devices.memory import restart_with_huge_pages
 
 if __name__ == '__main__':
     restart_with_huge_pages()
+    from m2snet_jax.commands import prompt_exit
     from m2snet_jax.commands.train import main
 
-    sys.exit(main(sys.argv))
+    with prompt_exit():
+        sys.exit(main(sys.argv))

@@ -119,6 +119,7 @@ def get_config(variant: str | None = None, pretrained: bool = False) -> ConfigDi
     config.log.images = 4  # images whose maps are shown: ten times in training, and of each test set at the end
     config.log.tensorboard = True  # also write TensorBoard event files
     config.log.wandb = False  # also log to Weights & Biases, which sends data out unless WANDB_MODE=offline
+    config.log.profile = config_dict.placeholder(str)  # steps to trace for TensorBoard and Perfetto, as "101:103"
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 200  # steps between two checkpoints; the last step is always saved

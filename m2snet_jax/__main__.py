@@ -45,4 +45,7 @@ def _versions():
 
 if __name__ == '__main__':
     restart_with_huge_pages()
-    sys.exit(main(sys.argv))
+    from m2snet_jax.commands import prompt_exit
+
+    with prompt_exit():
+        sys.exit(main(sys.argv))

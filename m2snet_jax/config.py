@@ -250,8 +250,23 @@ def check_values(config: Any) -> None:
     for size in config.data.sizes:
         if not isinstance(size, int) or size < MINIMUM_SIZE:
             raise InputError(f'--config.data.sizes: {size} found, the least side is {MINIMUM_SIZE} pixels')
+    profiled_steps(config.log.profile)
     if config.log.wandb and not importlib.util.find_spec('wandb'):
         raise InputError('--config.log.wandb=True: wandb is not installed; pip install wandb, or leave it False')
+
+
+def profiled_steps(value: str | None) -> range:
+    """Returns the numbers of the steps that `log.profile` names: 'A:B' is A to B, None is none.
+
+    Raises:
+        InputError: another text.
+    """
+    if value is None:
+        return range(0)
+    first, _, last = value.partition(':')
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise InputError(f'--config.log.profile={value}: give the first and the last step to trace, as 101:103')
+    return range(int(first), int(last) + 1)
 
 
 def _check_selection(config: Any) -> None:

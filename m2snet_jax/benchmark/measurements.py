@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from m2snet_jax.benchmark import family, layouts, scoring, throughput
+from m2snet_jax.benchmark import family, layouts, scoring, starts, throughput
 from m2snet_jax.benchmark.steps import PRODUCT, product_gflops, time_step
 from m2snet_jax.data.datasets import open_dataset
 from m2snet_jax.devices.mesh import Mesh, describe
@@ -12,7 +12,7 @@ def measure(kinds: list[str], config: Any, mesh: Mesh, repeats: int, arguments: 
     """Returns {kind: figures} beside `device` and `product_gflops`.
 
     Args:
-        kinds: of 'inference', 'training', 'data', 'metrics', 'scaling' and 'family'.
+        kinds: of 'inference', 'training', 'data', 'metrics', 'scaling', 'family' and 'start'.
         config: its `batch` and `data.size` are timed.
         repeats: timed runs of each step.
         arguments: of the command, to start it again on other numbers of devices.
@@ -28,6 +28,8 @@ def measure(kinds: list[str], config: Any, mesh: Mesh, repeats: int, arguments: 
             results[kind] = layouts.time_layouts(arguments)
         elif kind == 'family':
             results[kind] = family.time_family(config, mesh, repeats)
+        elif kind == 'start':
+            results[kind] = starts.time_start(config, mesh, arguments)
         else:
             results[kind] = time_step(kind, config, mesh, repeats)
     return results
@@ -58,6 +60,16 @@ def text(results: dict[str, Any], config: Any) -> str:
         lines.append(
             f'scaling, training, {config.batch} × {config.data.size}²: {one["processes"]} process(es) with '
             f'{one["devices"]} device(s): {one["images_per_second"]:.2f} images/s, {one["lost"]:.0%} lost'
+        )
+    if one := results.get('start'):
+        first = one['first_step']
+        turns = ', '.join(
+            f'{" ".join(f"{second:.1f}" for second in seconds)} s in {threads} thread(s)'
+            for threads, seconds in one['compile'].items()
+        )
+        lines.append(
+            f'start, {len(one["sizes"])} training steps compiled in turns: {turns}, ratio {one["ratio"]:.2f}; '
+            f'first step after {first["cold"]:.1f} s, with compiled programs after {first["warm"]:.1f} s'
         )
     if one := results.get('metrics'):
         lines.append(

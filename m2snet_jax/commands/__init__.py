@@ -1,13 +1,15 @@
 """The commands, one module each. A module has `main(argv) → exit status`, `argv[0]` being the command's name."""
 
 import codecs
+import contextlib
 import errno
 import io
 import os
 import signal
 import sys
+import traceback
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -197,3 +199,23 @@ def _take_keys(arguments, config):
                 continue
         others.append(argument)
     return others
+
+
+@contextlib.contextmanager
+def prompt_exit() -> Iterator[None]:
+    """Ends the program at once, when the block raises SystemExit or any other exception, if programs are compiled then.
+
+    Nothing can interrupt a compiler, which may need minutes.
+    """
+    try:
+        yield
+    except BaseException as error:
+        programs = sys.modules.get('m2snet_jax.devices.programs')  # not imported here: it imports jax
+        if programs is None or not programs.is_compiling():
+            raise
+        status = error.code if isinstance(error, SystemExit) else 1
+        if isinstance(error, KeyboardInterrupt):
+            status = programs.INTERRUPTED
+        elif not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+        programs.leave(status if isinstance(status, int) else int(status is not None))

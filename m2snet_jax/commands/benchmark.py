@@ -11,6 +11,8 @@ data: training images/s, from the cache and with decoding. Without data.root, ge
 metrics: milliseconds to score one image of 352×288, and the time to read and score 798 images on all cores.
 scaling: images/s of the training step on one CPU device, on two devices and in two processes, with the same batch.
 family: a table of networks and encoders: parameters, multiply-adds and milliseconds of one image.
+start: seconds to compile the training steps of all sizes in one thread and in two, and from the command `train` to the
+first loss, without compiled programs in the cache and with them.
 """
 
 import json
@@ -20,7 +22,7 @@ from absl import flags
 from m2snet_jax.commands import parse, run
 from m2snet_jax.errors import InputError
 
-KINDS = ('inference', 'training', 'data', 'metrics', 'scaling', 'family')
+KINDS = ('inference', 'training', 'data', 'metrics', 'scaling', 'family', 'start')
 
 
 def main(argv: list[str]) -> int:

@@ -5,6 +5,9 @@ python train.py --config=configs/NAME.py[:variant] [--workdir=DIR] [--root=DATA]
 On several hosts, run the same command on each, with a --workdir that all of them can access. On a cluster that jax
 recognises (TPU pod, SLURM, Kubernetes, Open MPI) the hosts find each other. Elsewhere set JAX_COORDINATOR_ADDRESS,
 JAX_NUM_PROCESSES and JAX_PROCESS_ID on each. Exit status 1: a loss is NaN or infinite.
+
+--compile-only compiles the programs of the run into the cache of compiled programs, and ends. It needs the data,
+because the length of the run is part of the programs, but no weights and no --workdir.
 """
 
 import sys
@@ -25,6 +28,8 @@ def _main(argv):
         flags.DEFINE_string('workdir', None, default, flag_values=values)
         default = 'run as one of several processes; by default true on a cluster that jax recognises'
         flags.DEFINE_boolean('distributed', None, default, flag_values=values)
+        default = 'compile the programs of the run into the cache of compiled programs, and end'
+        flags.DEFINE_boolean('compile-only', False, default, flag_values=values)
 
     given = parse(argv, __doc__, define)
     workdir = given.flags.workdir or f'runs/{run_name(given.config_name)}'
@@ -34,6 +39,11 @@ def _main(argv):
 
     processes.join(given.flags.distributed)
     use_compilation_cache()
+    if given.flags['compile-only'].value:
+        from m2snet_jax.training.compiled_steps import compile_programs
+
+        compile_programs(given.config)
+        return 0
     from m2snet_jax.evaluation.sheets import read_summary
     from m2snet_jax.evaluation.table import text
     from m2snet_jax.training.logs import log

@@ -14,14 +14,13 @@ import jax
 from flax import nnx
 from jax.stages import Lowered
 
-from m2snet_jax.build import build_lossnet, build_model
+from m2snet_jax.build import build_model
 from m2snet_jax.devices.mesh import Mesh, abstract, make_mesh
 from m2snet_jax.models.model_weights import split_model
 from m2snet_jax.planning.collectives import count_collectives
 from m2snet_jax.prediction.predictor import make_predict_step
 from m2snet_jax.storage import cache_folder, write
-from m2snet_jax.training.optimizer import build_optimizer
-from m2snet_jax.training.step import build_train_step, create_train_state
+from m2snet_jax.training.step import lower_train_step, without_files
 
 FORMAT = 2  # of the cached figures
 PACKAGES = ('jax', 'jaxlib', 'libtpu', 'jax-cuda12-plugin', 'jax-cuda12-pjrt')
@@ -69,21 +68,14 @@ def lower_step(kind: str, config: Any, mesh: Mesh, batch: int, size: int) -> Low
         batch: images over all devices, a multiple of their number.
         size: side in pixels at which the network runs.
     """
-    config = _without_files(config)
-    side = config.data.size if kind == 'training' else size
-    images = jax.ShapeDtypeStruct((batch, side, side, 3), 'float32')
-    if kind == 'prediction':
-        graph, weights = split_model(nnx.eval_shape(lambda: build_model(config)))
-        return make_predict_step(graph).lower(abstract(weights, mesh), abstract(images, mesh, split=True))
-    optimizer = build_optimizer(config, TOTAL, 1)
-    how = {'ema': config.ema is not None, 'mesh': mesh}
-    graph, state = jax.eval_shape(lambda: create_train_state(build_model(config), optimizer, **how))
-    lossnet_graph, lossnet_params = None, None
-    if config.loss.lossnet:
-        lossnet_graph, lossnet_params = nnx.split(nnx.eval_shape(lambda: build_lossnet(config)))
-    step = build_train_step(config, TOTAL, graph, optimizer, lossnet_graph)
-    examples = {'image': images, 'mask': jax.ShapeDtypeStruct((batch, side, side, config.data.classes), 'float32')}
-    return step.lower(*abstract((state, lossnet_params), mesh), abstract(examples, mesh, split=True), size)
+    config = without_files(config)
+    if kind == 'training':
+        with config.unlocked():
+            config.batch = batch
+        return lower_train_step(config, mesh, TOTAL, 1)(size)
+    images = jax.ShapeDtypeStruct((batch, size, size, 3), 'float32')
+    graph, weights = split_model(nnx.eval_shape(lambda: build_model(config)))
+    return make_predict_step(graph).lower(abstract(weights, mesh), abstract(images, mesh, split=True))
 
 
 def count_flops(kind: str, config: Any, batch: int, size: int) -> float | None:
@@ -168,14 +160,6 @@ def _cache_path(lowered: Lowered, topology: str, level: str | None) -> Path:
     about += [] if level is None else [level]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode() + lowered.as_text().encode())
     return cache_folder() / 'compile-check' / f'{digest.hexdigest()}.json'
-
-
-def _without_files(config):
-    """The config with random weights: shapes are the same, and no files are needed."""
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.model.encoder_weights = config.model.weights = config.loss.lossnet_weights = None
-    return config
 
 
 def largest_batch(

@@ -141,11 +141,10 @@ class Progress:
         self._waited += time.monotonic() - begun
 
     @contextlib.contextmanager
-    def dispatching(self, size: int) -> Iterator[None]:
-        """Logs the compilation before the first step of a size, and measures it separately."""
+    def compiling(self, size: int) -> Iterator[None]:
+        """Counts the time inside, before the first step of a size, as compilation."""
         if size not in self._sizes:
             jax.block_until_ready(self._pending)  # steps still running would count as compilation
-            log(f'compiling the training step for {size}×{size} pixels; the first time this takes up to some minutes')
         begun = time.monotonic()
         yield
         if size not in self._sizes:

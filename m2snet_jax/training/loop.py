@@ -7,14 +7,14 @@ import math
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from flax import nnx
 
 from m2snet_jax.build import build_lossnet, build_model, check_config, empty_model
-from m2snet_jax.config import to_json
+from m2snet_jax.config import profiled_steps, to_json
 from m2snet_jax.data.datasets import Dataset, open_dataset
 from m2snet_jax.data.pipeline import image_size, steps_per_epoch, train_batches
 from m2snet_jax.devices import processes
@@ -26,12 +26,14 @@ from m2snet_jax.models.model_weights import ModelWeights
 from m2snet_jax.prediction.predictor import Predictor, make_predict_step
 from m2snet_jax.report import write_card, write_report
 from m2snet_jax.storage import local_path, versions
+from m2snet_jax.training.compiled_steps import CompiledSteps, run_length
 from m2snet_jax.training.logs import Logs, Progress, log
 from m2snet_jax.training.optimizer import PUBLISHED_BATCH, build_optimizer
 from m2snet_jax.training.precise_batch_norm import precise_batch_stats
+from m2snet_jax.training.profile import Profile, check_profile
 from m2snet_jax.training.run_folder import check_same_run, check_writable, only_writer, write_about
 from m2snet_jax.training.samples import Samples
-from m2snet_jax.training.step import TrainState, build_train_step, create_train_state
+from m2snet_jax.training.step import TrainState, create_train_state
 from m2snet_jax.training.validation import make_validate, watched_split
 from m2snet_jax.weights.checkpoint import Checkpoints
 from m2snet_jax.weights.pretrained import fetch_weights, weight_warnings
@@ -53,24 +55,31 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, float]:
         FloatingPointError: a loss is NaN or infinite; the message names the step. Checkpoints hold earlier steps only.
         SystemExit: the process got SIGTERM, or SIGINT from Ctrl-C; the last step is saved.
     """
+    with CompiledSteps() as steps:
+        return _train_and_evaluate(config, workdir, steps)
+
+
+def _train_and_evaluate(config, workdir, steps) -> dict[str, float]:
+    """Does what `train_and_evaluate` says; `steps` are compiled as soon as the images are counted."""
     check_config(config)
     mesh = make_mesh()
     check_batch(config.batch, config.gradient_accumulation, mesh)
     workdir = local_path(workdir, '--workdir')
     check_writable(workdir)
-    dataset = open_dataset(config)
+    dataset = open_dataset(config, functools.partial(steps.start, config, mesh, workdir))
+    steps.start(config, mesh, workdir, len(dataset.train))
+    check_profile(profiled_steps(config.log.profile), run_length(len(dataset.train), config)[0])
     fetch_weights(config)
     model, lossnet = build_model(config), build_lossnet(config)
     about = _about(config, dataset, lossnet)
     check_same_run(config, about, workdir)
     with only_writer(workdir):
-        return _run(config, mesh, dataset, model, lossnet, about, workdir)
+        return _run(config, mesh, dataset, model, lossnet, about, workdir, steps)
 
 
-def _run(config, mesh, dataset, model, lossnet, about, workdir) -> dict[str, float]:
+def _run(config, mesh, dataset, model, lossnet, about, workdir, steps) -> dict[str, float]:
     """Trains and scores what was checked, in a folder that no other process writes; returns the scores."""
-    epoch_steps = steps_per_epoch(dataset.train, config)
-    total = config.steps or config.epochs * epoch_steps
+    total, epoch_steps = run_length(len(dataset.train), config)
     optimizer = build_optimizer(config, total, epoch_steps)
     warnings = weight_warnings(config)
     if processes.is_primary():
@@ -90,7 +99,7 @@ def _run(config, mesh, dataset, model, lossnet, about, workdir) -> dict[str, flo
         to = {'tensorboard': config.log.tensorboard, 'wandb': config.log.wandb}
         logs = Logs(workdir, int(state.step), **to, config=config)
         with contextlib.closing(logs):
-            state = _train(config, dataset, mesh, (graph, state), optimizer, lossnet, checkpoints, logs, total)
+            state = _train(config, dataset, mesh, (graph, state), steps, lossnet, checkpoints, logs, total, workdir)
             step, weights = total, state.eval_weights
             if config.select != 'last':
                 step = checkpoints.chosen_step()
@@ -112,12 +121,10 @@ def _run(config, mesh, dataset, model, lossnet, about, workdir) -> dict[str, flo
     return scores.figures
 
 
-def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, total) -> TrainState:
+def _train(config, dataset, mesh, model, steps, lossnet, checkpoints, logs, total, workdir) -> TrainState:
     """Runs the steps that are left and returns the final state, which is also the last checkpoint."""
     graph, state = model
-    lossnet_graph, lossnet_params = (None, None) if lossnet is None else nnx.split(lossnet)
-    lossnet_params = replicate(lossnet_params, mesh)
-    train_step = build_train_step(config, total, graph, optimizer, lossnet_graph)
+    lossnet_params = replicate(None if lossnet is None else nnx.split(lossnet)[1], mesh)
     watched, sources = watched_split(config, dataset)
     validate = make_validate(graph, sources, config, mesh)
     samples, predict_step = Samples(dataset, config, mesh, logs, total), make_predict_step(graph)
@@ -125,13 +132,23 @@ def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, 
     share = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
     batches = train_batches(dataset.train, config, start_step=first, **share)
     progress = Progress(logs, config.batch, total, epoch_steps)
-    with contextlib.closing(batches), processes.termination() as asked_to_end:
+    profile = Profile(profiled_steps(config.log.profile), workdir, first)
+    with contextlib.closing(batches), profile, processes.termination() as asked_to_end:
         for step in range(first + 1, total + 1):
-            with progress.waiting():
-                batch = shard(next(batches), mesh)
-            size = image_size(config, step - 1)
-            with progress.dispatching(size):
-                state, losses = train_step(state, lossnet_params, batch, size)
+            profile.begin(step, state)
+            with jax.profiler.StepTraceAnnotation('train', step_num=step):
+                with progress.waiting():
+                    batch = shard(next(batches), mesh)
+                size = image_size(config, step - 1)
+                with progress.compiling(size):
+                    train_step = steps(size, functools.partial(_is_asked_alone, asked_to_end, step))
+                if train_step is None:
+                    if step - 1 > first:
+                        progress.check()
+                        checkpoints.save(step - 1, state)  # does nothing if it is saved
+                    _end_early(asked_to_end(step), step - 1, total, checkpoints)
+                state, losses = train_step(state, lossnet_params, batch)
+            profile.end(step, losses)
             progress.add(step, losses)
             asked, dice = asked_to_end(step), None
             last, epoch_ends = step == total or asked is not None, step == total or step % epoch_steps == 0
@@ -152,11 +169,21 @@ def _train(config, dataset, mesh, model, optimizer, lossnet, checkpoints, logs, 
                 progress.check()
                 checkpoints.save(step, state, dice)
             if asked is not None and step < total:
-                checkpoints.close()
-                name = signal.Signals(asked).name
-                log(f'{name} received: step {step} of {total} is saved; the same command goes on from there')
-                raise SystemExit(128 + asked)
+                _end_early(asked, step, total, checkpoints)
     return state
+
+
+def _is_asked_alone(asked_to_end, step):
+    """Whether the run is to end before a step. Several processes cannot agree on that: they end after a step."""
+    return jax.process_count() == 1 and asked_to_end(step) is not None
+
+
+def _end_early(received, step, total, checkpoints) -> NoReturn:
+    """Ends the run after a step that is saved, or before the first one, because a process received a signal."""
+    checkpoints.close()
+    saved = f'step {step} of {total} is saved' if step else 'no step was made'
+    log(f'{signal.Signals(received).name} received: {saved}; the same command goes on from there')
+    raise SystemExit(128 + received)
 
 
 def _predictor(config: Any, weights: ModelWeights) -> Predictor:

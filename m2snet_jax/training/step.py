@@ -1,5 +1,6 @@
 """One training step: loss, gradient, update."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -8,14 +9,17 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx, struct
+from jax.stages import Lowered
 from jaxtyping import Array, Int, PyTree
 
-from m2snet_jax.devices.mesh import Mesh, replicated
+from m2snet_jax.build import build_lossnet, build_model
+from m2snet_jax.devices.mesh import Mesh, abstract, replicated
 from m2snet_jax.devices.programs import compiler_options
 from m2snet_jax.models.batch_norm import BatchNorm
 from m2snet_jax.models.layers import resize
 from m2snet_jax.models.losses import total_loss
 from m2snet_jax.models.model_weights import ModelWeights, batch_stats_of, merge_model, split_model
+from m2snet_jax.training.optimizer import build_optimizer
 
 Optimizer = optax.GradientTransformation
 
@@ -160,3 +164,43 @@ def build_train_step(
         ema=config.ema,
         drop_path_seed=config.seed if config.model.drop_path else None,
     )
+
+
+def lower_train_step(config: Any, mesh: Mesh, total: int, epoch_steps: int) -> Callable[[int], Lowered]:
+    """Returns a function that lowers the training step of a size, for arrays as the training loop has them.
+
+    Only shapes are computed: nothing is allocated, and no file of weights is read. The compiled program takes
+    `(state, lossnet_params, batch)`, all on `mesh`, without the size.
+    """
+    config = without_files(config)
+
+    @functools.cache
+    def everything() -> Any:  # computed when the first size is lowered, which may be in another thread
+        optimizer, averaged = build_optimizer(config, total, epoch_steps), config.ema is not None
+        graph, state = jax.eval_shape(
+            lambda: create_train_state(build_model(config), optimizer, ema=averaged, mesh=mesh)
+        )
+        lossnet_graph, lossnet_params = None, None
+        if config.loss.lossnet:
+            lossnet_graph, lossnet_params = nnx.split(nnx.eval_shape(lambda: build_lossnet(config)))
+        shape = (config.batch, config.data.size, config.data.size)
+        batch = {
+            'image': jax.ShapeDtypeStruct((*shape, 3), jnp.float32),
+            'mask': jax.ShapeDtypeStruct((*shape, config.data.classes), jnp.float32),
+        }
+        arguments = *abstract((state, lossnet_params), mesh), abstract(batch, mesh, split=True)
+        return build_train_step(config, total, graph, optimizer, lossnet_graph), arguments
+
+    def lower(size: int) -> Lowered:
+        train_step, arguments = everything()
+        return train_step.lower(*arguments, size)
+
+    return lower
+
+
+def without_files(config: Any) -> Any:
+    """Returns a copy of a config that starts from random weights; shapes are the same."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.model.encoder_weights = config.model.weights = config.loss.lossnet_weights = None
+    return config

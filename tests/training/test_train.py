@@ -180,7 +180,7 @@ def test_other_data_are_refused(finished, monkeypatch):
     config = load_config('quickstart', **TINY)
     dataset = open_dataset(config)
     object.__setattr__(dataset, 'manifest_hash', 'another')
-    monkeypatch.setattr(loop, 'open_dataset', lambda config: dataset)
+    monkeypatch.setattr(loop, 'open_dataset', lambda config, counted: dataset)
     with pytest.raises(InputError, match='the data'):
         train_and_evaluate(config, workdir)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,22 +41,18 @@ class Dataset:
     reading: Reading = UNDECIDED
 
 
-def open_dataset(config: Any) -> Dataset:
+def open_dataset(config: Any, counted: Callable[[int], None] = lambda count: None) -> Dataset:
     """Finds, checks and prepares (once) the dataset that `config.data` names.
+
+    `counted` is called with the number of training images before the images are prepared.
 
     Raises:
         InputError: nothing usable at `config.data.root`; the message names the folder or the file.
     """
-    module = module_of(config)
     from m2snet_jax.data import manifest, records, splits  # here, because TFDS takes half a second to import
 
-    source = module.find(config)
-    apply_keys(source, config.data)
-    if source.problems or source.split_problems:
-        raise InputError(_first_problem(source))
-    for warning in warnings_of(source):
-        logging.warning(warning)
-    used = splits.assign_splits(source, config)
+    module, source, used = _find(config)
+    counted(_count(used))
     builder = records.prepare(config.data.name, module.__doc__ or '', source)
     for note in source.reading.notes:
         logging.warning(note)
@@ -77,6 +73,30 @@ def open_dataset(config: Any) -> Dataset:
         manifest.manifest_path(builder),
         source.reading,
     )
+
+
+def count_training(config: Any) -> int:
+    """Returns the number of training images, of which nothing is prepared; raises as `open_dataset`."""
+    return _count(_find(config)[2])
+
+
+def _find(config):
+    """Returns the module of a config's dataset, its source, and {stored split: the split of each example}."""
+    module = module_of(config)
+    from m2snet_jax.data import splits
+
+    source = module.find(config)
+    apply_keys(source, config.data)
+    if source.problems or source.split_problems:
+        raise InputError(_first_problem(source))
+    for warning in warnings_of(source):
+        logging.warning(warning)
+    return module, source, splits.assign_splits(source, config)
+
+
+def _count(used):
+    """Returns the number of training examples of the splits that `_find` returns."""
+    return sum(members.count('train') for members in used.values())
 
 
 def module_of(config: Any) -> ModuleType:
