@@ -71,8 +71,8 @@ class LossNet(nnx.Module):
         """Returns the outputs of the four blocks for maps in [0, 1], as batch·classes grey images."""
         batch, height, width, classes = maps.shape
         grey = jnp.moveaxis(maps, -1, 1).reshape(batch * classes, height, width, 1)
-        x = (grey - MEAN.astype(maps.dtype)) / STD.astype(maps.dtype)
-        x = resize(x, self.size, self.size)
+        x = resize(grey, self.size, self.size)  # before the normalisation, which makes three channels of one
+        x = (x - MEAN.astype(maps.dtype)) / STD.astype(maps.dtype)
         features = []
         for block in self.blocks:
             if features:
