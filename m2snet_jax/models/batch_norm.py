@@ -46,8 +46,42 @@ def _per_device(function, arrays, stats_sharding):
     return lax.with_sharding_constraint(jax.vmap(lambda *part: jnp.stack(function(*part)))(*parts), stats_sharding)
 
 
-def _global_moments(x, stats_sharding):
-    """Returns `_moments` of a batch that may be split over devices, combined from the moments of each part."""
+def _total(function, arrays, stats_sharding):
+    """Returns the sums of a function over the images of a batch that may be split over devices."""
+    return function(*arrays) if stats_sharding is None else _per_device(function, arrays, stats_sharding).sum(0)
+
+
+def moments_about(
+    shift: Channels,
+    x: Float[Array, 'batch height width channels'],
+    stats_sharding: jax.sharding.NamedSharding | None = None,
+) -> tuple[Channels, Channels]:
+    """Returns mean and biased variance of a batch, of at least float32, from sums about any `shift`.
+
+    Since the shift is known before `x` is, a TPU computes these sums where it makes `x`. The variance is
+    Σ(x − shift)² / n − (mean − shift)², which loses digits where the mean is many standard deviations from the shift.
+    """
+
+    def sums(shifted):
+        return shifted.sum((0, 1, 2)), (shifted * shifted).sum((0, 1, 2))
+
+    total, squares = _total(sums, (x - shift,), stats_sharding)
+    count = x.size // x.shape[-1]
+    offset = total / count
+    return shift + offset, jnp.maximum(squares / count - offset**2, 0)
+
+
+def _batch_moments(x, shift, stats_sharding):
+    """Returns mean and biased variance of a batch that may be split over devices.
+
+    A map that is narrower than its statistics (bfloat16) is read once, by `moments_about` the running mean. While that
+    has not settled the variance loses digits, at the first step most, where the shift is 0: an error of about
+    2⁻²² mean², or a few times that. Rounding the map to bfloat16 has itself changed the variance by about 2⁻²⁰ mean².
+    Any other map is read twice, the second time about its own mean, where nothing cancels.
+    """
+    wide = x.astype(at_least_float32(x.dtype))
+    if x.dtype != wide.dtype:
+        return moments_about(shift, wide, stats_sharding)
     if stats_sharding is None:
         return _moments(x)
     means, variances = jnp.moveaxis(_per_device(_moments, (x,), stats_sharding), 1, 0)
@@ -55,33 +89,35 @@ def _global_moments(x, stats_sharding):
     return mean, (variances + (means - mean) ** 2).mean(0)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def normalise(
     x: Float[Array, 'batch height width #channels'],
     scale: Channels,
     bias: Channels,
+    shift: Channels,
     frozen_stats: tuple[ArrayLike, Channels, Channels] | None = None,
     stats_sharding: jax.sharding.NamedSharding | None = None,
 ) -> tuple[Float[Array, 'batch height width channels'], Channels, Channels]:
     """Returns y = (x − mean) / √(var + ε) · scale + bias, and the mean and biased variance of the batch.
 
-    These two have no gradient. A single channel of `x` is treated as equal channels. `frozen_stats` is (frozen, mean,
-    var), the statistics to normalise by where `frozen`, a traced bool, is true; without it those of the batch are used.
-    `stats_sharding` is that of `BatchNorm`.
+    y has the dtype of `x`; everything else is computed in at least float32. Mean and variance have no gradient. A
+    single channel of `x` is treated as equal channels. `shift` is an estimate of the mean that is known before `x` is.
+    `frozen_stats` is (frozen, mean, var), the statistics to normalise by where `frozen`, a traced bool, is true;
+    without it those of the batch are used. `stats_sharding` is that of `BatchNorm`.
     """
-    return _normalise_forward(x, scale, bias, frozen_stats, stats_sharding)[0]
+    return _normalise_forward(x, scale, bias, shift, frozen_stats, stats_sharding)[0]
 
 
-def _normalise_forward(x, scale, bias, frozen_stats, stats_sharding):
-    mean, var = _global_moments(x, stats_sharding)
+def _normalise_forward(x, scale, bias, shift, frozen_stats, stats_sharding):
+    mean, var = _batch_moments(x, shift, stats_sharding)
     batch_rstd = rstd = lax.rsqrt(var + EPSILON)
     mean_offset, frozen = jnp.zeros_like(mean), False
     if frozen_stats is not None:  # selected, not branched over: XLA does not fuse across a branch
         frozen, frozen_mean, frozen_var = frozen_stats
         rstd = jnp.where(frozen, lax.rsqrt(frozen_var + EPSILON), rstd)
         mean_offset = jnp.where(frozen, mean - frozen_mean, 0)
-    y = (x - mean + mean_offset) * rstd * scale + bias
-    return (y, mean, var), (x, mean, batch_rstd, rstd, mean_offset, scale, frozen)
+    y = (x.astype(at_least_float32(x.dtype)) - mean + mean_offset) * rstd * scale + bias
+    return (y.astype(x.dtype), mean, var), (x, mean, batch_rstd, rstd, mean_offset, scale, frozen)
 
 
 def _normalise_backward(stats_sharding, residuals, cotangents):
@@ -90,15 +126,13 @@ def _normalise_backward(stats_sharding, residuals, cotangents):
     # The last two terms of dx are the gradients through mean and variance, which frozen statistics do not have.
     # Of the maps this form reads only dy and x, which the convolution before the norm has in memory anyway.
     x, mean, batch_rstd, rstd, mean_offset, scale, frozen = residuals
-    dy, centred, n = cotangents[0], x - mean, x.size // x.shape[-1]
+    wide = at_least_float32(x.dtype)
+    dy, centred, n = cotangents[0].astype(wide), x.astype(wide) - mean, x.size // x.shape[-1]
 
     def sums(dy, centred):
         return channel_sums(dy), channel_sums(dy, centred)
 
-    if stats_sharding is None:
-        dbias, dy_centred = sums(dy, centred)
-    else:
-        dbias, dy_centred = _per_device(sums, (dy, centred), stats_sharding).sum(0)
+    dbias, dy_centred = _total(sums, (dy, centred), stats_sharding)
     dscale = rstd * (dy_centred + mean_offset * dbias)
     factor = rstd * scale
     through_mean, through_var = (jnp.where(frozen, 0, factor * total) for total in (dbias, dscale))
@@ -107,7 +141,8 @@ def _normalise_backward(stats_sharding, residuals, cotangents):
         through_mean, through_var = through_mean.sum(-1), through_var.sum(-1)
     else:
         dx = dy * factor
-    return dx - (through_mean + centred * (batch_rstd * through_var)) / n, dscale, dbias, None
+    dx -= (through_mean + centred * (batch_rstd * through_var)) / n
+    return dx.astype(x.dtype), dscale, dbias, None, None
 
 
 normalise.defvjp(_normalise_forward, _normalise_backward)
@@ -141,12 +176,13 @@ class BatchNorm(nnx.Module):
         self, x: Float[Array, 'batch height width #channels'], frozen: ArrayLike | None = None
     ) -> Float[Array, 'batch height width channels']:
         """Normalises `x`; `frozen`, a bool that may be traced, makes training use and keep the running statistics."""
-        wide = x.astype(at_least_float32(x.dtype))
         if self.use_running_average:
+            wide = x.astype(at_least_float32(x.dtype))
             y = (wide - self.mean[...]) * (self.scale[...] * lax.rsqrt(self.var[...] + EPSILON)) + self.bias[...]
         else:
             frozen_stats = None if frozen is None else (frozen, self.mean[...], self.var[...])
-            found: Any = normalise(wide, self.scale[...], self.bias[...], frozen_stats, self.stats_sharding)
+            shift = self.mean[...][: x.shape[-1]]  # one channel for C equal ones
+            found: Any = normalise(x, self.scale[...], self.bias[...], shift, frozen_stats, self.stats_sharding)
             y, mean, var = found
             self._update_statistics(mean, var, x.size // x.shape[-1], frozen)
         return y.astype(x.dtype)

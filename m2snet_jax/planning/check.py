@@ -63,14 +63,16 @@ def check(
         largest = {'size': max(sizes), 'images_a_chip': most, 'batch': most * chips, 'refused': refused}
     training = max((step for step in steps if step['kind'] == 'training'), key=lambda step: step['size'])
     models = []
-    if chip.axes and training['flops']:
-        found = training['flops'], training['accessed'], training['collectives']
+    if chip.axes and training['estimated_cycles']:
+        found = training['estimated_cycles'] / chip.clock, training['collectives']
         models = [scaling(chip, *found, chips, shape) for shape in SHAPES[chip.axes]]
     return {
         'topology': topology,
         'chips': chips,
         'memory': chip.memory,
         'usable': memory,
+        'peak': chip.peak,
+        'clock': chip.clock,
         'model': config.model.name,
         'encoder': config.model.encoder,
         'dtype': config.dtype,

@@ -18,11 +18,12 @@ from m2snet_jax.build import build_model
 from m2snet_jax.devices.mesh import Mesh, abstract, make_mesh
 from m2snet_jax.models.model_weights import split_model
 from m2snet_jax.planning.collectives import count_collectives
+from m2snet_jax.planning.cycles import count_cycles
 from m2snet_jax.prediction.predictor import make_predict_step
 from m2snet_jax.storage import cache_folder, write
 from m2snet_jax.training.step import lower_train_step, without_files
 
-FORMAT = 2  # of the cached figures
+FORMAT = 3  # of the cached figures; another one for other names of parts too, since scopes are not in the key
 PACKAGES = ('jax', 'jaxlib', 'libtpu', 'jax-cuda12-plugin', 'jax-cuda12-pjrt')
 FLAGS = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'TPU_LIBRARY_PATH')  # environment variables that change a program
 FULL = 'RESOURCE_EXHAUSTED'
@@ -40,7 +41,9 @@ class Figures:
         flops: arithmetic; None where the compiler does not report it.
         accessed: bytes read and written by all operations; None as above.
         collectives: as `count_collectives` returns them.
-        seconds: that compiling took.
+        estimated_cycles: the time of the step by the TPU compiler's own estimates; None where a compiler gives none.
+        cycles_by_part: the same by part of the network, as `count_cycles` returns it.
+        seconds, cpu_seconds: that compiling took, by the clock and of processor time.
         refusal: the compiler's message where the step is too large; all figures are 0 then.
     """
 
@@ -55,7 +58,10 @@ class Figures:
     flops: float | None = None
     accessed: float | None = None
     collectives: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    estimated_cycles: int | None = None
+    cycles_by_part: dict[str, int] | None = None
     seconds: float = 0
+    cpu_seconds: float = 0
     refusal: str | None = None
 
 
@@ -114,15 +120,20 @@ def compile_step(
 
 def _compile(lowered: Lowered) -> dict[str, Any]:
     """Returns the fields of Figures except `fits`."""
-    begun = time.perf_counter()
+    begun, cpu_begun = time.perf_counter(), time.process_time()
+
+    def taken():
+        return {'seconds': time.perf_counter() - begun, 'cpu_seconds': time.process_time() - cpu_begun}
+
     try:
         compiled: Any = lowered.compile()
     except RuntimeError as error:
         if FULL not in str(error):
             raise
-        return {'seconds': time.perf_counter() - begun, 'needed': 0, 'refusal': _first_lines(str(error))}
-    seconds = time.perf_counter() - begun
-    found, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+        return {**taken(), 'needed': 0, 'refusal': _first_lines(str(error))}
+    times = taken()
+    found, cost, text = compiled.memory_analysis(), compiled.cost_analysis() or {}, compiled.as_text()
+    cycles = count_cycles(text)
     sizes = {
         'arguments': found.argument_size_in_bytes,
         'outputs': found.output_size_in_bytes,
@@ -137,8 +148,10 @@ def _compile(lowered: Lowered) -> dict[str, Any]:
         'needed': max(sizes['peak'], together),
         'flops': cost.get('flops'),
         'accessed': cost.get('bytes accessed'),
-        'collectives': count_collectives(compiled.as_text()),
-        'seconds': seconds,
+        'collectives': count_collectives(text),
+        'estimated_cycles': cycles and sum(cycles.values()),
+        'cycles_by_part': cycles,
+        **times,
         'refusal': None,
     }
 

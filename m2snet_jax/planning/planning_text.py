@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from m2snet_jax.planning.scaling import HOP, SHARE
+from m2snet_jax.planning.scaling import HOP
 
 
 def text(report: dict[str, Any]) -> str:
@@ -16,7 +16,7 @@ def text(report: dict[str, Any]) -> str:
     ]
     for step in report['steps']:
         lines += ['', f'{step["kind"]}, {step["size"]}², {step["images_a_chip"]} images a chip, {step["batch"]} in all']
-        lines += _step_lines(step, report['usable'])
+        lines += _step_lines(step, report)
     trained = report['steps'][0]['batch']
     if trained != report['config_batch']:
         lines += ['', f'train with --config.batch={trained}: the config says {report["config_batch"]}']
@@ -32,20 +32,20 @@ def text(report: dict[str, Any]) -> str:
             '',
             f'model of scaling, {report["steps"][0]["images_a_chip"]} images a chip, published speeds, '
             f'{HOP * 1e6:g} µs a hop, nothing overlaps:',
-            f'ms of arithmetic at {SHARE:.0%} of peak, and of memory, on a chip; of transfer and hops between chips;',
-            'the efficiency lies between those of the shorter and of the longer of the two times',
-            '  chips  arithmetic  memory  transfer   hops  efficiency',
+            'ms of computation on a chip, by the compiler’s estimates, and of transfer and hops between chips',
+            '  chips  computation  transfer   hops  efficiency',
         ]
         lines += [
-            f'  {one["chips"]:5}  {one["arithmetic"] * 1e3:10.1f}  {one["memory"] * 1e3:6.1f}  '
-            f'{one["transfer"] * 1e3:8.2f}  {one["hops"] * 1e3:5.2f}  {one["low"]:.1%} … {one["high"]:.1%}'
+            f'  {one["chips"]:5}  {one["computation"] * 1e3:11.1f}  {one["transfer"] * 1e3:8.2f}  '
+            f'{one["hops"] * 1e3:5.2f}  {one["efficiency"]:10.1%}'
             for one in report['scaling']
         ]
     return '\n'.join(lines)
 
 
-def _step_lines(step, usable):
+def _step_lines(step, report):
     """The figures of one step, a line each."""
+    usable = report['usable']
     if step['refusal']:
         return [f'  DOES NOT FIT: {step["refusal"]}']
     lines = [
@@ -65,7 +65,23 @@ def _step_lines(step, usable):
         )
     if not step['collectives']:
         lines.append('  no collectives')
-    return [*lines, f'  compiled in {step["seconds"]:.0f} s']
+    if step['estimated_cycles']:
+        lines += _cycle_lines(step, report)
+    return [*lines, f'  compiled in {step["seconds"]:.0f} s, {step["cpu_seconds"]:.0f} s of processor time']
+
+
+def _cycle_lines(step, report):
+    """The compiler’s estimates of one step: in total beside the arithmetic at peak, and a line for each part."""
+    cycles, clock = step['estimated_cycles'], report['clock']
+    lines = [f'  estimated cycles: {cycles / 1e6:.1f} million, {cycles / clock * 1e3:.1f} ms at {clock / 1e9:g} GHz']
+    if step['flops']:
+        peak = step['flops'] / report['peak']
+        lines[0] += f'; the arithmetic alone takes {peak * 1e3:.1f} ms at peak, {peak * clock / cycles:.0%} of it'
+    lines.append('  The estimates are the compiler’s guess, not a measurement: compare them with each other.')
+    return lines + [
+        f'    {part:18}  {part_cycles / 1e6:7.2f} million  {part_cycles / cycles:4.0%}'
+        for part, part_cycles in step['cycles_by_part'].items()
+    ]
 
 
 def _gib(size):

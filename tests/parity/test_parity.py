@@ -19,6 +19,7 @@ from golden_cases import (
 )
 
 from m2snet_jax import structure_loss
+from m2snet_jax.models import batch_norm
 from m2snet_jax.models.losses import total_loss
 from m2snet_jax.training.optimizer import sgd, triangular
 from m2snet_jax.training.step import create_train_state, make_train_step
@@ -52,6 +53,14 @@ def test_evaluation_logits(name, dtype, float64):
         error = relative_error(logits, truth)
         print(f'{name} {dtype} {size}: {error:.1e}')
         assert error <= bound
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CLASSES)
+def test_one_training_step_with_statistics_in_one_pass(name, float64, monkeypatch):
+    """As maps in bfloat16 have them."""
+    monkeypatch.setattr(batch_norm, '_batch_moments', lambda x, shift, _: batch_norm.moments_about(shift, x))
+    test_one_training_step(name, float64)
 
 
 @pytest.mark.parametrize('name', CLASSES)

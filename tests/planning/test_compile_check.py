@@ -156,30 +156,27 @@ def test_search_stops_after_its_attempts():
 
 def test_scaling_by_hand():
     chip = CHIPS['v5e']
-    flops, accessed = 0.5 * 197e12 * 0.040, 819e9 * 0.080  # 40 ms of arithmetic at half the peak, 80 ms of memory
     collectives = {
         'all-reduce': {'count': 3, 'bytes': 100_000_008},
         'all-gather': {'count': 5, 'bytes': 4_000_000},  # over four chips: each gives a quarter
     }
-    whole = scaling(chip, flops, accessed, collectives, 4, (16, 16))  # two rings, 50 GB/s each way of each link
+    whole = scaling(chip, 0.080, collectives, 4, (16, 16))  # two rings, 50 GB/s each way of each link
     assert whole['chips'] == 256
-    assert (whole['arithmetic'], whole['memory']) == pytest.approx((0.040, 0.080))
+    assert whole['computation'] == 0.080
     assert whole['transfer'] == pytest.approx((2 * 100_000_008 + 256_000_000) * 255 / 256 / 200e9)
     assert whole['hops'] == pytest.approx((3 * 2 + 5) * 16e-6)
-    assert whole['low'] == pytest.approx(0.040 / (0.040 + whole['transfer'] + whole['hops']))
-    assert whole['high'] == pytest.approx(0.080 / (0.080 + whole['transfer'] + whole['hops']))
-    small = scaling(chip, flops, accessed, collectives, 4, (4, 4))  # lines: one way, three hops along each
+    assert whole['efficiency'] == pytest.approx(0.080 / (0.080 + whole['transfer'] + whole['hops']))
+    small = scaling(chip, 0.080, collectives, 4, (4, 4))  # lines: one way, three hops along each
     assert small['transfer'] == pytest.approx((2 * 100_000_008 + 16_000_000) * 15 / 16 / 100e9)
     assert small['hops'] == pytest.approx((3 * 2 + 5) * 6e-6)
 
 
-def test_one_chip_loses_nothing_and_a_busier_chip_more():
+def test_one_chip_loses_nothing_and_a_faster_chip_more():
     chip = CHIPS['v4']
-    alone = scaling(chip, 1e12, 1e9, {'all-reduce': {'count': 1, 'bytes': 1000}}, 1, (1, 1, 1))
-    assert (alone['low'], alone['high']) == (1, 1)
     reduced = {'all-reduce': {'count': 1, 'bytes': 10**8}}
-    by_share = [scaling(chip, 1e12, 1e9, reduced, 64, (4, 4, 4), share)['low'] for share in (0.2, 0.5, 1)]
-    assert by_share == sorted(by_share, reverse=True)
+    assert scaling(chip, 1e-3, reduced, 1, (1, 1, 1))['efficiency'] == 1
+    by_speed = [scaling(chip, seconds, reduced, 64, (4, 4, 4))['efficiency'] for seconds in (0.2, 0.1, 0.05)]
+    assert by_speed == sorted(by_speed, reverse=True)
 
 
 def test_a_layout_that_fails_says_so_in_one_line(monkeypatch):
@@ -269,6 +266,7 @@ def test_the_real_step_is_compiled_once_and_its_arguments_are_state_lossnet_and_
     assert figures.needed >= figures.peak >= figures.arguments
     assert figures.flops > 1e9
     assert (figures.fits, figures.refusal, figures.collectives) == (True, None, {})
+    assert figures.estimated_cycles is None  # the compiler for CPUs gives none
 
     again = compile_step(lowered, figures.needed - 1, 'here', begun.append)
     assert len(begun) == 1
@@ -341,7 +339,12 @@ def test_compiles_for_a_tpu(tmp_path, monkeypatch, capsys):
     assert (report['chips'], training['batch'], training['images_a_chip']) == (4, 16, 4)
     assert training['fits']
     assert training['collectives']['all-gather']['count'] > 50
+    assert training['estimated_cycles'] == sum(training['cycles_by_part'].values()) > 0
+    assert {'encoder/layer1', 'units', 'decoder', 'lossnet/mask', 'optimizer'} <= training['cycles_by_part'].keys()
+    assert training['cpu_seconds'] > 0
     assert prediction['collectives'] == {}
     assert [one['chips'] for one in report['scaling']] == [4, 16, 64, 256]
     assert main(['compile-check', *arguments[:-1]]) == 0  # from the cache, in words
-    assert 'fits: needs' in capsys.readouterr().out
+    words = capsys.readouterr().out
+    assert 'fits: needs' in words
+    assert 'estimated cycles: ' in words
