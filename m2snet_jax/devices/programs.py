@@ -84,7 +84,12 @@ class CompiledAhead(Generic[Key]):
         report: called as `report(key, None)` when a program is begun, and with the seconds that it took when it is
             compiled. It is called in the threads.
         threads: the most programs compiled at once; by default `spare_cores`.
+
+    Attributes:
+        failed: the key of the first program that could not be lowered or compiled, if any.
     """
+
+    failed: Key | None = None
 
     def __init__(
         self,
@@ -132,6 +137,7 @@ class CompiledAhead(Generic[Key]):
         self._left.clear()
 
     def _work(self):
+        key = None
         try:
             while True:
                 with self._lowering:
@@ -154,7 +160,8 @@ class CompiledAhead(Generic[Key]):
         except BaseException as error:  # raised where the program is waited for
             self.close()
             with self._changed:
-                self._error = self._error or error
+                if self._error is None:
+                    self._error, self.failed = error, key
                 self._changed.notify_all()
 
 

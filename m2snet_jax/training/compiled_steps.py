@@ -13,6 +13,7 @@ from m2snet_jax.data.datasets import count_training
 from m2snet_jax.data.pipeline import eval_batches, image_size, steps_per_epoch
 from m2snet_jax.devices.mesh import Mesh, check_batch, describe, make_mesh, replicate, shard
 from m2snet_jax.devices.programs import CompiledAhead
+from m2snet_jax.errors import InputError
 from m2snet_jax.prediction.predictor import Predictor, make_predict_step
 from m2snet_jax.training.logs import duration, log
 from m2snet_jax.training.optimizer import build_optimizer
@@ -31,6 +32,7 @@ class CompiledSteps:
     def __init__(self, threads: int | None = None):
         self._threads = threads
         self._programs: CompiledAhead[int] | None = None
+        self._sizes: list[int] = []
 
     def __enter__(self) -> 'CompiledSteps':
         return self
@@ -53,18 +55,25 @@ class CompiledSteps:
         total, epoch_steps = run_length(count, config)
         first = 0 if workdir is None else max(saved_steps(workdir / 'checkpoints'), default=0)
         lower = lower_train_step(config, mesh, total, epoch_steps)
-        sizes = sizes_in_order(config, first, total)
-        self._programs = CompiledAhead(lower, sizes, _report, self._threads)
+        self._sizes = sizes_in_order(config, first, total)
+        self._programs = CompiledAhead(lower, self._sizes, _report, self._threads)
 
     def __call__(self, size: int, give_up: Callable[[], bool] = lambda: False) -> Compiled | None:
-        """Returns the step of a size, as `CompiledAhead` does: it takes state, LossNet's parameters and batch."""
+        """Returns the step of a size, as `CompiledAhead` does: it takes state, LossNet's parameters and batch.
+
+        Raises:
+            InputError: the compiler refused the step of one of the sizes.
+        """
         assert self._programs is not None
-        return self._programs(size, give_up)
+        try:
+            return self._programs(size, give_up)
+        except jax.errors.JaxRuntimeError as error:
+            raise InputError(f'{_name(self._programs.failed)} cannot be compiled ({_reason(error)})') from None
 
     def wait(self) -> None:
-        """Waits for all sizes."""
-        assert self._programs is not None
-        self._programs.wait()
+        """Waits for all sizes; raises as a call does."""
+        for size in self._sizes:
+            self(size)
 
 
 def run_length(count: int, config: Any) -> tuple[int, int]:
@@ -84,8 +93,19 @@ def sizes_in_order(config: Any, first: int, total: int) -> list[int]:
 
 
 def _report(size: int, seconds: float | None) -> None:
-    step = f'the training step for {size}×{size} pixels'
-    log(f'compiling {step}' if seconds is None else f'compiled {step} in {duration(seconds)}')
+    log(f'compiling {_name(size)}' if seconds is None else f'compiled {_name(size)} in {duration(seconds)}')
+
+
+def _name(size):
+    return f'the training step for {size}×{size} pixels'
+
+
+def _reason(error):
+    """Returns the first line of a compiler's error, and what to do about too little memory."""
+    reason = str(error).partition('\n')[0]
+    if reason.startswith('RESOURCE_EXHAUSTED'):
+        reason += '; --config.remat=True, --config.gradient_accumulation=2 or a smaller --config.batch need less memory'
+    return reason
 
 
 def compile_programs(config: Any) -> None:

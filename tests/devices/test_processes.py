@@ -115,6 +115,32 @@ def test_processes_meet_gather_and_share_examples(tmp_path):
     assert found[1]['batches'] == [['1', '3', 2], ['5', 2]]
 
 
+COMPILING = """
+import sys
+import jax
+import numpy as np
+from m2snet_jax.devices import processes
+from m2snet_jax.devices.mesh import abstract, make_mesh, shard
+from m2snet_jax.devices.programs import CompiledAhead
+processes.join()
+mesh, begun = make_mesh(), []
+step = jax.jit(lambda x, power: (x**power).sum(), static_argnums=1)
+x = shard(np.arange(2.) + 2 * jax.process_index(), mesh)
+like = abstract(jax.ShapeDtypeStruct(x.shape, x.dtype), mesh, split=True)
+report = lambda power, seconds: begun.append(power) if seconds is None else None
+ahead = CompiledAhead(lambda power: step.lower(like, power), (3, 1, 2), report, threads=1 + 2 * jax.process_index())
+print('found', [float(ahead(power)(x)) for power in (3, 1, 2, 1)], begun)
+"""
+
+
+def test_processes_with_other_numbers_of_threads_compile_in_one_order(tmp_path):
+    """And execute what they compile while others still compile: no process waits for another one's compiler."""
+    started = start(['-c', COMPILING], 2, 2, tmp_path)
+    assert finish(started, 100) == [0, 0], (tmp_path / 'stderr0.txt').read_text()
+    for k in range(2):
+        assert 'found [36.0, 6.0, 14.0, 6.0] [3, 1, 2]' in (tmp_path / f'stdout{k}.txt').read_text()
+
+
 def test_alone_there_is_nobody_to_wait_for(monkeypatch):
     for name in (ADDRESS, COUNT, INDEX):
         monkeypatch.delenv(name, raising=False)

@@ -94,6 +94,7 @@ def test_an_error_of_a_thread_is_raised_where_a_program_is_waited_for(where):
     ahead = CompiledAhead(lower, 'abc', threads=1)
     with pytest.raises(MemoryError, match='too large'):
         ahead('c')  # is never begun
+    assert ahead.failed == 'b'
     finish()
 
 

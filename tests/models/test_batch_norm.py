@@ -56,6 +56,30 @@ def test_bfloat16_maps_lose_less_than_their_own_rounding(mean, settled):
     np.testing.assert_allclose(var, exact_var, rtol=1e-5 + 2**-20 * mean**2)
 
 
+@pytest.mark.parametrize(
+    ('old_mean', 'limit'), [(0, 2**-20 * FAR**2), (0.99 * FAR, 2**-20 * (0.01 * FAR) ** 2), (FAR, 1e-4)]
+)
+def test_one_pass_in_float32_about_a_mean_that_has_settled_loses_nothing(old_mean, limit):
+    """Of a mean 10⁴ deviations from zero: at the first step the variance is rounding, but never negative."""
+    x = maps(FAR, jnp.float32)
+    mean, var = (np.asarray(found, np.float64) for found in moments_about(jnp.full(CHANNELS, old_mean, jnp.float32), x))
+    exact = np.asarray(x, np.float64)
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=2**-20)
+    np.testing.assert_allclose(var, exact.var((0, 1, 2)), atol=limit, rtol=0)
+    assert (var >= 0).all()
+
+
+@pytest.mark.parametrize(('old_mean', 'tolerance'), [(0, 1e-2), (0.99 * FAR, 2**-8), (FAR, 2**-8)])
+def test_a_far_mean_whose_maps_bfloat16_rounds_to_two_values(old_mean, tolerance):
+    """10,016 lies between two values of bfloat16: the map is 9,984 or 10,048, at the first step and settled."""
+    x = maps(10_016, jnp.bfloat16)
+    assert set(np.unique(np.float64(x))) == {9_984, 10_048}
+    (y, mean, var), (exact, exact_mean, exact_var) = normalised(x, old_mean), truth(x)
+    np.testing.assert_allclose(y, exact, rtol=tolerance)
+    np.testing.assert_allclose(mean, exact_mean, rtol=1e-5)
+    np.testing.assert_allclose(var, exact_var, rtol=tolerance)
+
+
 @pytest.mark.usefixtures('float64')
 @pytest.mark.parametrize('shift', [0, 3, 5, -100])
 def test_moments_about_any_shift_are_mean_and_variance(shift):

@@ -14,10 +14,11 @@ import pytest
 from conftest import CACHE
 from flax import nnx
 
-from m2snet_jax import load_config
+from m2snet_jax import InputError, load_config
 from m2snet_jax.build import build_lossnet, build_model
 from m2snet_jax.data.pipeline import image_size
 from m2snet_jax.devices.mesh import make_mesh, replicate, shard
+from m2snet_jax.training import compiled_steps
 from m2snet_jax.training.compiled_steps import CompiledSteps, run_length, sizes_in_order
 from m2snet_jax.training.optimizer import build_optimizer
 from m2snet_jax.training.step import build_train_step, create_train_state
@@ -86,6 +87,40 @@ def test_a_step_from_shapes_is_the_step_of_the_arrays(changes):
             states[1], expected = usual(states[1], lossnet_params, batch, size)
             jax.tree.map(np.testing.assert_array_equal, losses, expected)
     jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+class Refused:
+    """A lowered program that the compiler does not compile."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def compile(self):
+        raise self.error
+
+
+def steps_refused_with(error, monkeypatch):
+    monkeypatch.setattr(compiled_steps, 'lower_train_step', lambda *arguments: lambda size: Refused(error))
+    steps = CompiledSteps(threads=1)
+    steps.start(load_config('quickstart', **{**TINY, 'data.sizes': (48,)}), make_mesh(1), None, 10)
+    return steps
+
+
+def test_a_step_that_does_not_fit_is_one_line_that_says_what_helps(monkeypatch):
+    full = jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Used 20G of 16G hbm.\n\nLargest program allocations')
+    with pytest.raises(InputError) as caught:
+        steps_refused_with(full, monkeypatch)(48)
+    assert str(caught.value) == (
+        'the training step for 48×48 pixels cannot be compiled (RESOURCE_EXHAUSTED: Used 20G of 16G hbm.; '
+        '--config.remat=True, --config.gradient_accumulation=2 or a smaller --config.batch need less memory)'
+    )
+    with pytest.raises(InputError, match=r'48×48 pixels cannot be compiled \(INTERNAL: a fault\)$'):
+        steps_refused_with(jax.errors.JaxRuntimeError('INTERNAL: a fault'), monkeypatch).wait()
+
+
+def test_a_fault_of_a_program_in_a_thread_is_raised_as_it_is(monkeypatch):
+    with pytest.raises(TypeError, match='a fault'):
+        steps_refused_with(TypeError('a fault'), monkeypatch)(48)
 
 
 def start(folder, *words, cache=CACHE):
