@@ -29,6 +29,9 @@ QUIET = {
     'TF_CPP_MIN_LOG_LEVEL': '3',
 }
 
+# Without a card no tile sizes are tried for Triton's matrix products, and those assumed do not fit some of the resizes.
+WITHOUT_CARD = '--xla_gpu_enable_triton_gemm=false'
+
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
@@ -125,6 +128,7 @@ def open_topology(name: str) -> tuple[Chip, Mesh]:
     os.environ.update(QUIET)
     jax.config.update('jax_platforms', 'cpu')
     if chip.platform == 'cuda':
+        os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {WITHOUT_CARD}'.strip()
         return chip, topology_mesh('cuda', kind, topology=shape, target_config=H100)
     options: dict[str, Any] = {}
     if kind == 'v4':  # the two cores of a chip as one device, as a v4 machine shows them

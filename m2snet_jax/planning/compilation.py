@@ -19,11 +19,12 @@ from m2snet_jax.devices.mesh import Mesh, abstract, make_mesh
 from m2snet_jax.models.model_weights import split_model
 from m2snet_jax.planning.collectives import count_collectives
 from m2snet_jax.planning.cycles import count_cycles
+from m2snet_jax.planning.gpu_kernels import count_kernels
 from m2snet_jax.prediction.predictor import make_predict_step
 from m2snet_jax.storage import cache_folder, write
 from m2snet_jax.training.step import lower_train_step, without_files
 
-FORMAT = 3  # of the cached figures; another one for other names of parts too, since scopes are not in the key
+FORMAT = 4  # of the cached figures; another one for other names of parts too, since scopes are not in the key
 PACKAGES = ('jax', 'jaxlib', 'libtpu', 'jax-cuda12-plugin', 'jax-cuda12-pjrt')
 FLAGS = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'TPU_LIBRARY_PATH')  # environment variables that change a program
 FULL = 'RESOURCE_EXHAUSTED'
@@ -43,6 +44,7 @@ class Figures:
         collectives: as `count_collectives` returns them.
         estimated_cycles: the time of the step by the TPU compiler's own estimates; None where a compiler gives none.
         cycles_by_part: the same by part of the network, as `count_cycles` returns it.
+        kernels: of a GPU's program by kind, as `count_kernels` returns them; None for other platforms.
         seconds, cpu_seconds: that compiling took, by the clock and of processor time.
         refusal: the compiler's message where the step is too large; all figures are 0 then.
     """
@@ -60,6 +62,7 @@ class Figures:
     collectives: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     estimated_cycles: int | None = None
     cycles_by_part: dict[str, int] | None = None
+    kernels: dict[str, int] | None = None
     seconds: float = 0
     cpu_seconds: float = 0
     refusal: str | None = None
@@ -151,6 +154,7 @@ def _compile(lowered: Lowered) -> dict[str, Any]:
         'collectives': count_collectives(text),
         'estimated_cycles': cycles and sum(cycles.values()),
         'cycles_by_part': cycles,
+        'kernels': count_kernels(text),
         **times,
         'refusal': None,
     }

@@ -61,7 +61,7 @@ def count_cycles(text: str) -> dict[str, int] | None:
     Returns:
         {part as in `part_of`: cycles}, the largest first; None where a compiler gives no estimates (CPU, GPU).
     """
-    entry, computations = _read(text)
+    entry, computations = read_computations(text)
 
     @functools.cache
     def cycles_of(computation):
@@ -80,8 +80,8 @@ def count_cycles(text: str) -> dict[str, int] | None:
     return dict(sorted(found.items(), key=lambda item: -item[1])) or None
 
 
-def _read(text):
-    """Returns the name of the entry, and the lines of each computation by its name."""
+def read_computations(text: str) -> tuple[str | None, dict[str, list[str]]]:
+    """Returns the name of a program's entry, and the lines of each of its computations by name."""
     entry, lines, computations = None, [], {}
     for line in text.splitlines():
         if begun := _COMPUTATION.match(line):

@@ -65,6 +65,9 @@ def _step_lines(step, report):
         )
     if not step['collectives']:
         lines.append('  no collectives')
+    if step['kernels']:
+        by_kind = ', '.join(f'{count} {kind}' for kind, count in sorted(step['kernels'].items()))
+        lines.append(f'  {sum(step["kernels"].values())} kernels: {by_kind}')
     if step['estimated_cycles']:
         lines += _cycle_lines(step, report)
     return [*lines, f'  compiled in {step["seconds"]:.0f} s, {step["cpu_seconds"]:.0f} s of processor time']

@@ -113,3 +113,8 @@ def test_the_report_shows_cycles_beside_the_arithmetic_at_peak():
 
 def test_the_report_of_a_compiler_without_estimates_has_no_line_of_them():
     assert 'cycles' not in text(report() | {'scaling': []})
+
+
+def test_the_report_of_a_gpu_counts_its_kernels():
+    words = text(report(kernels={'reductions': 400, 'convolutions': 143}))
+    assert '543 kernels: 143 convolutions, 400 reductions' in words
