@@ -1,7 +1,9 @@
 """The files of jax's persistent compilation cache: written completely or not at all, and replaced where damaged."""
 
+import os
 import threading
 
+import jax
 from absl import logging
 from jax._src import compilation_cache, lru_cache  # jax has no public way to replace how entries are written
 
@@ -20,6 +22,29 @@ def protect_cache_entries() -> None:
     compiled again by every later start. Where the cache cannot be read or written, a warning is logged once.
     """
     lru_cache.LRUCache.get, lru_cache.LRUCache.put = _get, _put
+
+
+def check_cache() -> None:
+    """Raises InputError if jax's cache is switched off, or its folder or bucket cannot be written."""
+    folder = jax.config.values['jax_compilation_cache_dir']
+    if not jax.config.values['jax_enable_compilation_cache'] or not folder:
+        raise InputError('the cache of compiled programs is switched off; unset JAX_ENABLE_COMPILATION_CACHE')
+    try:
+        probe = lru_cache.LRUCache(folder, max_size=-1).path / f'probe-{os.getpid()}'
+        probe.write_bytes(b'')
+        probe.unlink()
+    except Exception as error:  # the libraries of buckets raise errors of their own
+        reason = getattr(error, 'strerror', None) or ' '.join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f'{folder}: compiled programs cannot be written there ({reason}); '
+            'set JAX_COMPILATION_CACHE_DIR to a folder or bucket that can be written'
+        ) from None
+
+
+def check_all_kept() -> None:
+    """Raises InputError if a program of this process could not be read from the cache or written to it."""
+    if _warned.is_set():
+        raise InputError('some compiled programs are not in the cache, for the reason above; give the command again')
 
 
 def _get(self: lru_cache.LRUCache, key: str) -> bytes | None:

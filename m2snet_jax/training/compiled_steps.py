@@ -11,6 +11,7 @@ from jax.stages import Compiled
 from m2snet_jax.build import build_lossnet, build_model, check_config
 from m2snet_jax.data.datasets import count_training
 from m2snet_jax.data.pipeline import eval_batches, image_size, steps_per_epoch
+from m2snet_jax.devices.cache_entries import check_all_kept, check_cache
 from m2snet_jax.devices.mesh import Mesh, check_batch, describe, make_mesh, replicate, shard
 from m2snet_jax.devices.programs import CompiledAhead
 from m2snet_jax.errors import InputError
@@ -115,9 +116,10 @@ def compile_programs(config: Any) -> None:
     with random weights and a black image. Nothing is written but the cache.
 
     Raises:
-        InputError: the config or the data cannot be used.
+        InputError: the config, the data or the cache cannot be used, or the compiler refused a step.
     """
     check_config(config)
+    check_cache()
     mesh = make_mesh()
     check_batch(config.batch, config.gradient_accumulation, mesh)
     log(f'compiling for {describe(mesh)}')
@@ -126,6 +128,7 @@ def compile_programs(config: Any) -> None:
         steps.start(config, mesh, None, count)
         _run_the_others(without_files(config), mesh, count)
         steps.wait()
+    check_all_kept()
     log(f'the compiled programs are in {jax.config.values["jax_compilation_cache_dir"]}')
 
 

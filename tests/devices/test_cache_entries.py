@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import jax
 import pytest
 from jax._src.lru_cache import LRUCache
 
@@ -64,6 +65,32 @@ def test_a_cache_that_cannot_be_written_is_one_warning(cache, monkeypatch, caplo
             cache.put(key, ENTRY)
     (line,) = caplog.messages
     assert 'jit_step-1-cache: cannot be written (No space left on device)' in line
+
+
+def test_a_cache_that_cannot_be_written_is_found_before_compiling(tmp_path):
+    file = tmp_path / 'file'
+    file.write_text('')
+    before = jax.config.values['jax_compilation_cache_dir']
+    try:
+        for folder, reason in ((tmp_path / 'new', None), (file, 'exists'), (file / 'below', 'directory'), ('', 'off')):
+            jax.config.update('jax_compilation_cache_dir', str(folder))
+            if reason is None:
+                cache_entries.check_cache()
+                assert list(folder.iterdir()) == []
+                continue
+            with pytest.raises(InputError, match=reason) as caught:
+                cache_entries.check_cache()
+            assert '\n' not in str(caught.value)
+    finally:
+        jax.config.update('jax_compilation_cache_dir', before)
+
+
+def test_programs_that_were_not_kept_are_a_failure_of_compile_only(cache, monkeypatch):
+    cache_entries.check_all_kept()
+    (cache.path / 'jit_step-1-cache').mkdir()
+    assert cache.get('jit_step-1') is None
+    with pytest.raises(InputError, match='not in the cache'):
+        cache_entries.check_all_kept()
 
 
 # Compiles two programs; with a word, it is killed when half of the second entry is written.
