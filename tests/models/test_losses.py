@@ -63,6 +63,19 @@ def test_lossnet_is_zero_for_equal_map_and_mask_and_has_no_gradient_of_the_mask(
     assert np.abs(dmask).max() == 0
 
 
+def test_lossnet_in_bfloat16_is_that_of_float32_to_rounding():
+    """It resizes before it normalises then; a mask at another size than LossNet's shows the difference."""
+    generator = np.random.default_rng(0)
+    logits = jnp.asarray(generator.standard_normal((2, 45, 37, 1)), jnp.float32)
+    mask = jnp.asarray(generator.integers(0, 2, (2, 45, 37, 1)), jnp.float32)
+    narrow, wide = (
+        jax.value_and_grad(LossNet(size=32, dtype=dtype, rngs=nnx.Rngs(0)))(logits, mask)
+        for dtype in (jnp.bfloat16, jnp.float32)
+    )
+    np.testing.assert_allclose(narrow[0], wide[0], rtol=0.02)
+    assert np.corrcoef(np.ravel(narrow[1]), np.ravel(wide[1]))[0, 1] > 0.99
+
+
 def test_lossnet_compares_each_class_separately():
     lossnet = LossNet(size=32, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
