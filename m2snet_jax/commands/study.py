@@ -1,14 +1,17 @@
 """Trains the variants of a study and compares their scores, with intervals.
 
-python -m m2snet_jax study --config=configs/studies/NAME.py [--root=DATA] [--workdir=DIR] [--config.key=value …]
+python -m m2snet_jax study --config=configs/studies/NAME.py [--root=DATA] [--workdir=DIR] [--jobs=N]
+                           [--config.key=value …]
 python -m m2snet_jax study --config=… --workdir=DIR --table          only the table of the finished runs
 
 A study file lists variants of a config with their seeds and folds, the most important first (see
-m2snet_jax/study/definition.py). The runs are trained one after the other, each in DIR/VARIANT/fold<F>-seed<S>. To
-resume an interrupted study, repeat the command. `--config.key=value` changes a key of all variants. After each run the
-table is written to DIR/study.json and, with losses and published figures, to DIR/study.html. --reference names a
-folder with the scores of another program, one JSON file for each run: model, fold, seed, per_image {name: [Dice, IoU,
-MAE]} and, optionally, loss_per_epoch and seconds. Exit status 1: a run failed.
+m2snet_jax/study/definition.py). The runs are trained one after the other, each in DIR/VARIANT/fold<F>-seed<S>, or
+--jobs=N at a time, each on its share of a CPU's cores. To resume an interrupted study, repeat the command. Train with
+the same number of cores for each run: on another number the last bits of a loss may differ. `--config.key=value`
+changes a key of all variants. After each run the table is written to DIR/study.json and, with losses and published
+figures, to DIR/study.html. --reference names a folder with the scores of another program, one JSON file for each run:
+model, fold, seed, per_image {name: [Dice, IoU, MAE]} and, optionally, loss_per_epoch and seconds. Exit status 1: a run
+failed.
 """
 
 import sys
@@ -30,6 +33,7 @@ def _main(argv):
     def define(values):
         default = 'folder of the study; by default runs/study-NAME'
         flags.DEFINE_string('workdir', None, default, flag_values=values)
+        flags.DEFINE_integer('jobs', 1, 'runs at a time, on a CPU', lower_bound=1, flag_values=values)
         flags.DEFINE_bool('table', False, 'only show the table of the finished runs', flag_values=values)
         flags.DEFINE_string('reference', None, "folder with JSON files of another program's scores", flag_values=values)
 
@@ -60,9 +64,13 @@ def _main(argv):
         from m2snet_jax.devices.programs import use_compilation_cache
 
         use_compilation_cache()
+        from m2snet_jax.study.jobs import run_side_by_side
         from m2snet_jax.study.runner import run_study
 
-        failures = run_study(cells, lambda: write_study(study_table(study, cells, references), workdir))
+        def after():
+            write_study(study_table(study, cells, references), workdir)
+
+        failures = run_study(cells, after) if values.jobs == 1 else run_side_by_side(cells, values.jobs, after)
     table = study_table(study, cells, references)
     if workdir.is_dir():
         write_study(table, workdir)

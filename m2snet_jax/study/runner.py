@@ -28,16 +28,13 @@ def run_study(cells: list[Cell], after: Callable[[], object] = lambda: None) -> 
         SystemExit: on SIGTERM or Ctrl-C; the current run has saved its last step.
     """
     check(cells)
-    runs, failed = {}, {}
-    for cell in cells:
-        runs.setdefault(cell.folder, cell)
-    runs = list(runs.values())
+    runs, failed = runs_of(cells), {}
     for number, cell in enumerate(runs, start=1):
         if cell.is_finished:
             continue
         log(f'run {number} of {len(runs)}: {cell.name} ({progress(runs)})')
         if cell.source is not None and cell.source.folder in failed:
-            failed[cell.folder] = f'{cell.name}: not run, because it starts from {cell.source.name}'
+            failed[cell.folder] = not_run(cell)
             continue
         try:
             train_and_evaluate(cell.config, cell.folder)
@@ -49,6 +46,19 @@ def run_study(cells: list[Cell], after: Callable[[], object] = lambda: None) -> 
         after()
     log(progress(runs))
     return list(failed.values())
+
+
+def runs_of(cells: list[Cell]) -> list[Cell]:
+    """Returns one cell for each run, the first of those that share a folder."""
+    runs = {}
+    for cell in cells:
+        runs.setdefault(cell.folder, cell)
+    return list(runs.values())
+
+
+def not_run(cell: Cell) -> str:
+    """Returns the line for a cell that starts from a run that failed."""
+    return f'{cell.name}: not run, because it starts from {cell.source.name if cell.source else ""}'
 
 
 def check(cells: list[Cell]) -> None:
@@ -75,8 +85,8 @@ def check(cells: list[Cell]) -> None:
             )
 
 
-def progress(runs: list[Cell]) -> str:
-    """Returns as text how many runs are finished and the time left, estimated from their times."""
+def progress(runs: list[Cell], jobs: int = 1) -> str:
+    """Returns as text how many runs are finished and the time left of `jobs` at a time, estimated from their times."""
     seconds = {cell.folder: training_seconds(cell.folder) for cell in runs if cell.is_finished}
     left = [cell for cell in runs if not cell.is_finished]
     text = f'{len(seconds)} of {len(runs)} runs finished'
@@ -88,7 +98,7 @@ def progress(runs: list[Cell]) -> str:
         alike = [time for one in runs if one.variant == cell.variant and (time := seconds.get(one.folder))]
         alike = alike or (trained if cell.source is None else [0.0])
         total += sum(alike) / len(alike)
-    return f'{text}, about {duration(total)} of training left'
+    return f'{text}, about {duration(total / jobs)} of training left'
 
 
 def _named(cell, function, argument):
