@@ -56,7 +56,7 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, float]:
     check_config(config)
     mesh = make_mesh()
     check_batch(config.batch, config.gradient_accumulation, mesh)
-    workdir = local_path(workdir, '--workdir')
+    workdir = local_path(workdir, '--workdir', written=True)
     check_writable(workdir)
     dataset = open_dataset(config)
     fetch_weights(config)
