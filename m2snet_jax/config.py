@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from m2snet_jax.errors import InputError
-from m2snet_jax.storage import local_path, refuse_address
+from m2snet_jax.storage import local_path, refuse_address, with_addresses
 
 MINIMUM_SIZE = 33  # below it the coarsest level has a single pixel, too few for batch norm
 # A run can be resumed with other values of these keys: they do not change its result.
@@ -95,7 +95,7 @@ def expand_paths(config: ConfigDict) -> None:
     flat = flatten(config)
     for key in PATH_KEYS:
         if isinstance(path := flat.get(key), str):
-            config.update_from_flattened_dict({key: str(local_path(path, f'--config.{key}'))})
+            config.update_from_flattened_dict({key: str(local_path(path, f'--config.{key}', fetched=False))})
 
 
 def flatten(config: ConfigDict | Mapping, prefix: str = '') -> dict[str, Any]:
@@ -170,8 +170,16 @@ def read_record(run: str | Path) -> dict[str, Any]:
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """Returns the resolved config as plain JSON values (tuples become lists)."""
-    return json.loads(json.dumps({key: config[key] for key in config}, default=lambda value: value.to_dict()))
+    """Returns the resolved config as plain JSON values (tuples become lists); paths in buckets as addresses."""
+    plain = json.loads(json.dumps({key: config[key] for key in config}, default=lambda value: value.to_dict()))
+    for key in PATH_KEYS:
+        *rooms, name = key.split('.')
+        inner = plain
+        for room in rooms:
+            inner = inner.get(room, {})
+        if isinstance(inner.get(name), str):
+            inner[name] = with_addresses(inner[name])
+    return plain
 
 
 def changed_keys(config: Any, recorded: Mapping) -> list[tuple[str, Any, Any]]:
@@ -183,7 +191,8 @@ def changed_keys(config: Any, recorded: Mapping) -> list[tuple[str, Any, Any]]:
     now, before = flatten(to_json(config)), {**flatten(to_json(load_config('default'))), **flatten(recorded)}
     for key in PATH_KEYS:
         with contextlib.suppress(InputError):
-            before |= {key: str(local_path(before[key]))} if isinstance(before.get(key), str) else {}
+            if isinstance(before.get(key), str):
+                before[key] = with_addresses(str(local_path(before[key], fetched=False)))
     keys = [key for key in {**before, **now} if not key.startswith(FREE_KEYS)]
     return [(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
 

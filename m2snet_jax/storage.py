@@ -1,5 +1,7 @@
 """Paths as users write them, atomic writes of the files that this package writes, locks, the cache folder, and JSON.
 
+A path at gs:// becomes that of its copy on this computer; see buckets.py.
+
 Orbax, TFDS and TensorBoard write their own files.
 """
 
@@ -22,7 +24,11 @@ from typing import Any
 import platformdirs
 from absl import logging
 
+from m2snet_jax import buckets
+from m2snet_jax.buckets import LOCK, fetch, finish, publish, refetch, with_addresses
 from m2snet_jax.errors import InputError
+
+__all__ = ['fetch', 'finish', 'publish', 'refetch', 'with_addresses']
 
 try:
     import fcntl
@@ -30,27 +36,31 @@ except ImportError:  # Windows has no such locks
     fcntl = None
 
 PACKAGES = ('m2snet_jax', 'jax', 'flax', 'optax', 'numpy', 'scipy', 'opencv-python-headless', 'pillow')
-LOCK = 'writer.lock'  # in a folder that one program writes
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 _ADDRESS = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+:/')  # pathlib makes one slash of two; C:/ is a drive
 _VARIABLE = re.compile(r'\$(?:([A-Za-z_]\w*)|\{([^}]*)\})')
 
 
-def local_path(path: str | Path, name: str = '') -> Path:
+def local_path(path: str | Path, name: str = '', *, written: bool = False, fetched: bool = True) -> Path:
     """Returns a path as users write it as a path of this computer, which need not exist.
 
     `~` and `$VARIABLES` are expanded. A name that exists in the other Unicode form (macOS decomposes accents) is
-    returned as it exists.
+    returned as it exists. What lies in a bucket (gs://) is fetched, and the path of the copy is returned.
 
     Args:
         name: of the flag, key or environment variable that holds the path, for the error.
+        written: whether the program writes there; a copy in a bucket is then this process's own.
+        fetched: without, nothing is fetched yet; a later call for the returned path does it.
 
     Raises:
-        InputError: an address, `~` without a home folder, a variable that is not set, or a link that leads to itself.
+        InputError: another address, `~` without a home folder, a variable that is not set, a link that leads to
+            itself, or a bucket that cannot be read.
     """
     text = os.fspath(path)
     given = f'{name}={text}' if name else text
+    if buckets.is_address(text):
+        text = str(buckets.copy_of(text, given, cache_folder(), written=written))
     refuse_address(text, given)
     if text.startswith('~'):
         expanded = os.path.expanduser(text)
@@ -63,7 +73,10 @@ def local_path(path: str | Path, name: str = '') -> Path:
             if (variable := found[1] or found[2]) not in os.environ:
                 raise InputError(f'{given}: the environment variable {variable} is not set')
         text = os.path.expandvars(text)
-        refuse_address(text, given)
+        if _ADDRESS.match(text):
+            return local_path(text, name, written=written, fetched=fetched)
+    if fetched:
+        fetch(Path(text), checkpoints=False)
     for form in (text, unicodedata.normalize('NFC', text), unicodedata.normalize('NFD', text)):
         if _exists(form, given):
             return Path(form)
@@ -71,10 +84,12 @@ def local_path(path: str | Path, name: str = '') -> Path:
 
 
 def refuse_address(text: str, given: str) -> None:
-    """Raises InputError, which begins with `given`, for gs://, s3:// and the like: files are read and written here."""
+    """Raises InputError, which begins with `given`, for s3://, https:// and the like, and gs:// where no bucket may be."""
     if _ADDRESS.match(text):
         kind = text.partition(':')[0]
-        raise InputError(f'{given}: an address ({kind}://) where a local folder is needed; copy the files, or mount it')
+        raise InputError(
+            f'{given}: an address ({kind}://) where a local folder is needed; copy the files, mount it, or use gs://'
+        )
 
 
 def _exists(path, given):
@@ -94,11 +109,15 @@ def lock(folder: Path) -> Iterator[None]:
     """Holds the lock of a folder, which one program at a time can hold.
 
     The kernel releases it when the program ends, however it ends. Windows and some network file systems have no such
-    locks. On the latter a warning is logged, and nothing is checked.
+    locks. On the latter a warning is logged, and nothing is checked. In a bucket the lock is an object.
 
     Raises:
         InputError: another program holds it; the message names process, host and time.
     """
+    if buckets.address_of(folder) is not None:
+        with buckets.lock(folder):
+            yield
+        return
     path, file = folder / LOCK, None
     try:
         while fcntl is not None and file is None:

@@ -17,10 +17,11 @@ from ml_collections import config_flags
 
 from m2snet_jax.config import check_key, expand_paths, find_config, flatten, load_config
 from m2snet_jax.errors import InputError
-from m2snet_jax.storage import REFUSALS, local_path
+from m2snet_jax.storage import REFUSALS, finish, local_path, with_addresses
 
 # The flags of all commands that hold a path; the keys are in `config.PATH_KEYS`, and all words are paths.
 PATH_FLAGS = ('golden', 'images', 'maps', 'masks', 'model', 'output', 'reference', 'root', 'weights', 'workdir')
+WRITTEN_FLAGS = ('output', 'workdir')
 NOT_OPENED = (errno.EMFILE, errno.ELOOP, errno.ENAMETOOLONG)
 
 
@@ -94,13 +95,18 @@ def parse(
     for flag in PATH_FLAGS:
         if flag in values and (given := values[flag].value):
             several = isinstance(given, list)
-            paths = [str(local_path(path, f'--{flag}')) for path in (given if several else [given])]
+            written = flag in WRITTEN_FLAGS
+            fetched = flag != 'root'  # the data are fetched once the config is checked
+            paths = [
+                str(local_path(path, f'--{flag}', written=written, fetched=fetched))
+                for path in (given if several else [given])
+            ]
             values[flag].value = paths if several else paths[0]
     if loaded is not None:
         if values.root is not None:
             loaded.data.root = values.root
         expand_paths(loaded)
-    return CommandLine(loaded, name, values, [str(local_path(word)) for word in found])
+    return CommandLine(loaded, name, values, [str(local_path(word, written=True)) for word in found])
 
 
 def run_name(config_name: str) -> str:
@@ -118,11 +124,13 @@ def run(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
     use_any_console()
     try:
         try:
-            return main(argv) or 0
+            status = main(argv) or 0
         finally:  # after --help too
             sys.stdout.flush()
+            finish()
+        return status
     except InputError as error:
-        return _ended(f'error: {error}', 2)
+        return _ended(with_addresses(f'error: {error}'), 2)
     except KeyboardInterrupt:
         return _ended('interrupted', 128 + signal.SIGINT)
     except BrokenPipeError:  # the reader, e.g. `head`, has closed the pipe

@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 from m2snet_jax.errors import InputError
 
 SILENCE = 30  # seconds without a heartbeat after which a process counts as dead, and the others end
+PIECE = 2**24  # words of 4 bytes that are sent at once
 ADDRESS, COUNT, INDEX = 'JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
 
 
@@ -75,6 +76,21 @@ def gather(value: Any) -> list:
     padded[: own.size] = own
     rows = multihost_utils.process_allgather(padded)
     return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+def from_primary(value: Any) -> Any:
+    """Returns the first process's `value`, anything that can be pickled, in every process; all must call it."""
+    if jax.process_count() == 1:
+        return value
+    own = pickle.dumps(value) if is_primary() else b''
+    size = gather(len(own))[0]
+    piece, received = min(-(-size // 4), PIECE), []
+    for start in range(0, size, 4 * piece):
+        words = np.zeros(piece, np.uint32)
+        part = np.frombuffer(own[start : start + 4 * piece], np.uint8)
+        words.view(np.uint8)[: part.size] = part
+        received.append(np.asarray(multihost_utils.broadcast_one_to_all(words)).tobytes())
+    return pickle.loads(b''.join(received))
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from m2snet_jax.config import current_score_name, current_sheet
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.published import published
 from m2snet_jax.evaluation.scores import Scores
-from m2snet_jax.storage import json_value, write, write_json
+from m2snet_jax.storage import json_value, with_addresses, write, write_json
 
 FOLDER, SUMMARY, PER_IMAGE, DETAILS = 'scores', 'summary.json', 'per_image.csv', 'details.json'
 
@@ -41,7 +41,7 @@ def check_same_source(folder: str | Path, source: str | Path) -> None:
     except InputError:
         return
     before = summary.get('maps') or summary.get('model')
-    if before is not None and Path(before).resolve() != Path(source).resolve():
+    if before not in (None, with_addresses(str(source))) and Path(before).resolve() != Path(source).resolve():
         raise InputError(f'{folder}: holds the scores of {before}; name another folder with --output')
 
 

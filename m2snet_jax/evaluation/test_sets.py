@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from m2snet_jax.config import flatten, load_config, to_json
+from m2snet_jax.config import expand_paths, flatten, load_config, to_json
 from m2snet_jax.data.datasets import Dataset, open_dataset
 from m2snet_jax.data.pipeline import eval_batches
 from m2snet_jax.devices import processes
@@ -31,7 +31,7 @@ from m2snet_jax.images.formats import write_png
 from m2snet_jax.metrics.workers import in_processes
 from m2snet_jax.prediction.folders import claim_folder, map_paths
 from m2snet_jax.prediction.predictor import Predictor, load_model, released_map
-from m2snet_jax.storage import versions
+from m2snet_jax.storage import finish, refetch, versions, with_addresses
 from m2snet_jax.weights import recorded_config, trained_config
 from m2snet_jax.weights.pretrained import weight_warnings
 
@@ -51,6 +51,7 @@ def own_config(model: Path, given: Any) -> Any:
     with config.unlocked():
         config.update(ConfigDict(recorded_config(model)))
         config.update_from_flattened_dict(changed)
+        expand_paths(config)
     return config
 
 
@@ -79,7 +80,7 @@ def evaluate_model(model: Path, config: Any, sets: Sequence[str] | None, output:
         if None not in (white, trained_white) and white != trained_white:
             warnings.append(f'{white:g} is white in these images ({kind}), {trained_white:g} in those of the training')
     scores, _ = evaluate(predictor, dataset, config, make_mesh(), output, warnings)
-    about = {'config': to_json(config), 'model': str(model), 'model_hash': predictor.model_hash}
+    about = {'config': to_json(config), 'model': with_addresses(str(model)), 'model_hash': predictor.model_hash}
     return scores.with_summary(**about, versions=versions())
 
 
@@ -99,7 +100,7 @@ def evaluate(
     """Predicts and scores every test set and writes maps, overlays and pictures of cases.
 
     Several processes share the images: each writes the maps of its own, and all return the scores of all. They need
-    the same `workdir`.
+    the same `workdir`, on a disk that all of them see or in a bucket.
 
     Args:
         dataset: whose `tests` are scored, at the original size of each image.
@@ -132,9 +133,11 @@ def evaluate(
         members, share = [], -(-len(source) // count)
         images = list(with_bar(in_processes(score_maps, predicted(test_set, source, members), share), share, test_set))
         scored = [(*member, image) for member, image in zip(members, images, strict=True)]
+        finish(workdir)
         results[test_set] = sorted(itertools.chain(*processes.gather(scored)), key=lambda member: member[0])
     scores = None
     if processes.is_primary():
+        refetch(workdir / 'maps')
         folder = workdir / FOLDER / 'cases'
         cases = {name: draw_cases(name, results[name], source, folder) for name, source in dataset.tests.items()}
         scores = summarise(results, config, cases, {'manifest_hash': dataset.manifest_hash}, warnings)

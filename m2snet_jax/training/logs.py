@@ -19,7 +19,7 @@ from m2snet_jax.devices import processes
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.scores import Scores
 from m2snet_jax.metrics.precision_recall import THRESHOLDS, precision_recall
-from m2snet_jax.storage import append, read_json_lines, write
+from m2snet_jax.storage import append, publish, read_json_lines, with_addresses, write
 
 # The scores that compare runs, as the papers print them; the sheets in `scores/` have all.
 HEADLINES = (
@@ -63,6 +63,7 @@ class Logs:
         self._show(step, scalars)
         if line:
             log(line)
+        publish(self._path.parent)
 
     def write_image(self, step: int, name: str, image: UInt8[np.ndarray, 'height width 3']) -> None:
         """Writes one image to TensorBoard and Weights & Biases."""
@@ -227,7 +228,7 @@ def _start_wandb(workdir: Path, keys: dict[str, Any]) -> Any:
 def log(line: str) -> None:
     """Writes a line to stderr, in the first process only; stdout is for results."""
     if processes.is_primary():
-        print(line, file=sys.stderr, flush=True)
+        print(with_addresses(line), file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

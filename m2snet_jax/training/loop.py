@@ -64,7 +64,7 @@ def _train_and_evaluate(config, workdir, steps) -> dict[str, float]:
     check_config(config)
     mesh = make_mesh()
     check_batch(config.batch, config.gradient_accumulation, mesh)
-    workdir = local_path(workdir, '--workdir')
+    workdir = local_path(workdir, '--workdir', written=True)
     check_writable(workdir)
     dataset = open_dataset(config, functools.partial(steps.start, config, mesh, workdir))
     steps.start(config, mesh, workdir, len(dataset.train))

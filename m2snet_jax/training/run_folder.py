@@ -16,8 +16,8 @@ from m2snet_jax.weights.checkpoint import saved_steps
 
 
 def check_writable(workdir: str | Path) -> None:
-    """Raises InputError if the folder is an address, or cannot be made or written."""
-    workdir = local_path(workdir, '--workdir')
+    """Raises InputError if the folder is at an address that is no bucket's, or cannot be made or written."""
+    workdir = local_path(workdir, '--workdir', written=True)
     existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise InputError(f'--workdir={workdir}: {existing} is a file; name a folder')

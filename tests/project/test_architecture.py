@@ -27,6 +27,7 @@ TIERS = (
     ('metrics', 'models', 'images', 'devices'),
     ('config',),
     ('storage',),
+    ('buckets',),
     ('errors',),
 )
 SIDEWAYS = {('commands', '__main__'), ('__main__', 'commands')}
@@ -50,6 +51,7 @@ HOMES = {
     'jinja2': ('report/',),
     'absl.flags': ('commands/',),
     'platformdirs': ('storage.py',),
+    'google': ('buckets.py',),
 }
 # A platform's name in code, or the choice by platform; comments and docstrings may name what they like.
 PLATFORM = re.compile(r"platform_dependent|default_backend|'(cpu|gpu|cuda|tpu)'")

@@ -48,7 +48,7 @@ def test_home_and_variables_are_expanded(home, tmp_path):
         assert message in str(caught.value)
 
 
-@pytest.mark.parametrize('address', ['gs://bucket/a', 's3://bucket', 'https://a.org/b.pth', 'hdfs://a', 'gs:/bucket/a'])
+@pytest.mark.parametrize('address', ['az://box/a', 's3://bucket', 'https://a.org/b.pth', 'hdfs://a', 's3:/bucket/a'])
 def test_addresses_are_refused(address, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in (address, Path(address)):
@@ -105,8 +105,8 @@ def test_every_path_key_is_expanded(home):
     recorded = to_json(load_config('default'))
     recorded['data']['exclude'] = '~/data.exclude'  # as version 0.1 recorded it
     assert 'data.exclude' not in {key for key, *_ in changed_keys(config, recorded)}
-    with pytest.raises(InputError, match=r'data\.root=gs://a: an address'):
-        load_config('default', **{'data.root': 'gs://a'})
+    with pytest.raises(InputError, match=r'data\.root=s3://a: an address .* use gs://'):
+        load_config('default', **{'data.root': 's3://a'})
 
 
 def test_a_config_file_in_the_home_folder(home):
@@ -121,8 +121,8 @@ def test_environment_variables_of_folders(home, tmp_path, monkeypatch):
     monkeypatch.setenv('M2SNET_JAX_CACHE', '$DATA/cache')
     assert data_dir() == home / 'tfds'
     assert weights_folder() == tmp_path / 'data' / 'cache'
-    monkeypatch.setenv('TFDS_DATA_DIR', 'gs://bucket/tfds')
-    with pytest.raises(InputError, match='TFDS_DATA_DIR=gs://bucket/tfds: an address'):
+    monkeypatch.setenv('TFDS_DATA_DIR', 's3://bucket/tfds')
+    with pytest.raises(InputError, match='TFDS_DATA_DIR=s3://bucket/tfds: an address'):
         data_dir()
 
 

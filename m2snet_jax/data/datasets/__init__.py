@@ -13,6 +13,7 @@ from absl import logging
 from m2snet_jax.data.source import Source, apply_keys, read_pair
 from m2snet_jax.errors import InputError
 from m2snet_jax.images.reading import UNDECIDED, Reading
+from m2snet_jax.storage import local_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _count(used):
 
 
 def module_of(config: Any) -> ModuleType:
-    """Returns the module of the dataset that `config.data.name` names; it has `find(config)`.
+    """Returns the module of the dataset that `config.data.name` names; it has `find(config)`, whose files are fetched.
 
     Raises:
         InputError: there is none, or it has a layout of its own and the config names another.
@@ -114,6 +115,9 @@ def module_of(config: Any) -> ModuleType:
                 f'--config.data.{key}={config.data[key]}: {config.data.name} has a layout of its own; set '
                 '--config.data.name=folder'
             )
+    for key in ('root', 'images', 'masks', 'folds_file', 'exclude'):
+        if config.data.get(key) is not None:
+            local_path(config.data[key], f'--config.data.{key}')  # fetches what lies in a bucket
     return importlib.import_module(f'{__name__}.{config.data.name}')
 
 
