@@ -1,12 +1,14 @@
 """The difference between two ways of training, each run on several seeds and scored on the same images."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
+from scipy import special
 
-from m2snet_jax.metrics.statistics import Labels, bootstrap_mean
+from m2snet_jax.metrics.sample import Sample
+from m2snet_jax.metrics.statistics import Labels, draws, groups, interval
 
 PAIRED_FROM = 3  # common seeds; fewer leave t too few degrees of freedom
 
@@ -43,33 +45,64 @@ def seeds_and_images(
         clusters, resamples, seed, level: as of `bootstrap_mean`.
 
     Returns:
-        dict of `difference`; `low`, `high`; `by_seeds`, half the width of the first interval; `by_images`, (l, u).
+        dict of `difference`; `low`, `high`; `by_seeds`, half the width of the first interval; `by_images`, (l, u);
+        `p_value`, 1 minus the highest level at which the interval excludes 0.
         NaN where there are too few seeds or images for an interval.
     """
     first, second = (np.asarray(one, np.float64) for one in (first, second))
     difference = float(second.mean() - first.mean())
-    low, high = bootstrap_mean(
-        second.mean(0) - first.mean(0), clusters=clusters, resamples=resamples, seed=seed, level=level
-    )
-    by_seeds = _half_width(first.mean(1), second.mean(1), paired, level)
+    by_image = second.mean(0) - first.mean(0)
+    clusters = groups(clusters, len(by_image))
+    drawn = np.concatenate([Sample(weights).mean(by_image) for weights in draws(clusters, resamples, seed)])
+    error, freedom = _error(first.mean(1), second.mean(1), paired)
+
+    def bounds(level):
+        low, high = interval(difference, drawn, clusters, level)
+        by_seeds = float(error * special.stdtrit(freedom, (1 + level) / 2))
+        joined = difference - np.hypot(by_seeds, difference - low), difference + np.hypot(by_seeds, high - difference)
+        return by_seeds, (low, high), joined
+
+    by_seeds, by_images, (low, high) = bounds(level)
     return {
         'difference': difference,
-        'low': float(difference - np.hypot(by_seeds, difference - low)),
-        'high': float(difference + np.hypot(by_seeds, high - difference)),
+        'low': float(low),
+        'high': float(high),
         'by_seeds': by_seeds,
-        'by_images': (low, high),
+        'by_images': by_images,
+        'p_value': np.nan if np.isnan(low) else _p_value(lambda level: bounds(level)[2]),
     }
 
 
-def _half_width(first, second, paired, level):
-    """Returns half the width of the t interval for the difference of the means of runs, [S₁] and [S₂]."""
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns the p-values of several claims corrected for their number, in their order.
+
+    A claim is shown at the level α if its corrected p-value is at most α; the probability that any claim is shown that
+    is not true is then at most α (Holm, "A simple sequentially rejective multiple test procedure", 1979): of the k-th
+    smallest of m, the corrected one is the largest of (m − i + 1) · p₍ᵢ₎ over i ≤ k, at most 1.
+    """
+    values = np.asarray(p_values, np.float64)
+    order = np.argsort(values, kind='stable')
+    corrected = np.empty(len(values))
+    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1)
+    return corrected.tolist()
+
+
+def _p_value(bounds):
+    """Returns 1 minus the highest level at which an interval, `bounds(level)` → (low, high), excludes 0."""
+    includes, excludes = 0.0, 1.0  # p-values at which it does
+    for _ in range(20):
+        middle = (includes + excludes) / 2
+        low, high = bounds(1 - middle)
+        includes, excludes = (includes, middle) if low > 0 or high < 0 else (middle, excludes)
+    return excludes
+
+
+def _error(first, second, paired):
+    """Returns the standard error of the difference of the means of runs, [S₁] and [S₂], and t's degrees of freedom."""
     if min(len(first), len(second)) < 2:
-        return np.nan
+        return np.nan, 1
     if paired:
-        error, freedom = np.sqrt(np.var(second - first, ddof=1) / len(first)), len(first) - 1
-    else:
-        parts = [np.var(means, ddof=1) / len(means) for means in (first, second)]
-        error = np.sqrt(sum(parts))
-        total = parts[0] ** 2 / (len(first) - 1) + parts[1] ** 2 / (len(second) - 1)
-        freedom = sum(parts) ** 2 / total if total else 1
-    return float(error * stats.t.ppf((1 + level) / 2, freedom))
+        return np.sqrt(np.var(second - first, ddof=1) / len(first)), len(first) - 1
+    parts = [np.var(means, ddof=1) / len(means) for means in (first, second)]
+    total = parts[0] ** 2 / (len(first) - 1) + parts[1] ** 2 / (len(second) - 1)
+    return np.sqrt(sum(parts)), sum(parts) ** 2 / total if total else 1
