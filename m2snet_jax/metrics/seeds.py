@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import special
 
 from m2snet_jax.metrics.sample import Sample
-from m2snet_jax.metrics.statistics import Labels, draws, groups, interval
+from m2snet_jax.metrics.statistics import Labels, bootstrap_mean, draws, groups, interval
 
 PAIRED_FROM = 3  # common seeds; fewer leave t too few degrees of freedom
 
@@ -70,6 +70,51 @@ def seeds_and_images(
         'by_seeds': by_seeds,
         'by_images': by_images,
         'p_value': np.nan if np.isnan(low) else _p_value(lambda level: bounds(level)[2]),
+    }
+
+
+def groups_and_seeds(
+    scores: Float[np.ndarray, 'seeds images'],
+    is_first: Bool[np.ndarray, 'images'],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Any]:
+    """Returns the mean score of the images of one group minus that of the others, with an interval.
+
+    Each group's mean over seeds has a bootstrap interval over its images, (l₁, u₁) and (l₂, u₂). These and t over the
+    differences of the seeds are joined as in `seeds_and_images`:
+
+        low = d − √((t s)² + (m₁ − l₁)² + (u₂ − m₂)²),    high = d + √((t s)² + (u₁ − m₁)² + (m₂ − l₂)²).
+
+    With one seed the interval is over images alone.
+
+    Args:
+        is_first: which images are of the first group.
+        resamples, seed, level: as of `bootstrap_mean`.
+
+    Returns:
+        dict of `near` and `others`, the means of the two groups; `images`, their sizes; `difference`, `low`, `high`;
+        `runs`, the difference of each seed. NaN where a group has one image.
+    """
+    groups_of_scores = np.asarray(scores)[:, is_first], np.asarray(scores)[:, ~is_first]
+    means = [float(group.mean()) for group in groups_of_scores]
+    bounds = [bootstrap_mean(group.mean(0), resamples=resamples, seed=seed, level=level) for group in groups_of_scores]
+    differences = groups_of_scores[0].mean(1) - groups_of_scores[1].mean(1)
+    by_seeds = 0.0
+    if (count := len(differences)) > 1:
+        by_seeds = np.std(differences, ddof=1) / np.sqrt(count) * special.stdtrit(count - 1, (1 + level) / 2)
+    (low, high), (other_low, other_high) = bounds
+    difference = means[0] - means[1]
+    return {
+        'near': means[0],
+        'others': means[1],
+        'images': [group.shape[1] for group in groups_of_scores],
+        'difference': difference,
+        'low': float(difference - np.sqrt(by_seeds**2 + (means[0] - low) ** 2 + (other_high - means[1]) ** 2)),
+        'high': float(difference + np.sqrt(by_seeds**2 + (high - means[0]) ** 2 + (means[1] - other_low) ** 2)),
+        'runs': differences.tolist(),
     }
 
 

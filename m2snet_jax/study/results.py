@@ -29,8 +29,8 @@ def study_table(study: Study, cells: list[Cell], references: dict[str, dict] | N
         dict of study, about, config, changes; `runs`, the counts `finished` and `all`; `variants`, a list of dicts of
         name, about, changes, seeds, finished, same_as (names of cells), and seconds, the mean training time of a run;
         `references`, likewise; `test_sets`, {name: dict of `rows`, means and deviations over seeds, `differences`, as
-        `seeds_and_images` gives them, `not_compared` where no images are common, and `published`}; `claims`, as `decide_claims`
-        returns them; `losses`, {variant or reference: {cell: loss of each epoch}}.
+        `seeds_and_images` gives them, `not_compared` where no images are common, and `published`}; `claims`, as
+        `decide_claims` returns them; `losses`, {variant or reference: {cell: loss of each epoch}}.
 
     Raises:
         InputError: runs of one variant were scored on different images.

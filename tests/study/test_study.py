@@ -84,8 +84,9 @@ def test_the_study_of_polyps_is_the_scaled_recipe_of_the_released_program():
     ]  # fmt: skip
     config = flatten(cells[0].config)
     expected = {
-        'data.name': 'polyp', 'epochs': 6, 'batch': 8, 'data.size': 128, 'data.sizes': (96, 112, 128), 'loss.bce': 'mean',
-        'loss.lossnet': 0.0, 'optimizer.peak_lr': 0.02, 'model.encoder_weights': None, 'model.encoder': 'res2net50',
+        'data.name': 'polyp', 'epochs': 6, 'batch': 8, 'data.size': 128, 'data.sizes': (96, 112, 128),
+        'loss.bce': 'mean', 'loss.lossnet': 0.0, 'optimizer.peak_lr': 0.02, 'model.encoder_weights': None,
+        'model.encoder': 'res2net50',
     }  # fmt: skip
     assert {key: config[key] for key in expected} == expected
     other = flatten(cells[2].config)

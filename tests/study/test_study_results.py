@@ -351,8 +351,8 @@ def test_the_tables_of_the_page_on_reproduction_are_those_of_the_stored_scores(t
         assert row in page, row
     losses = {name: [figure(curve[-1]) for curve in runs.values() if curve] for name, runs in table['losses'].items()}
     here, released = losses['m2snet'], losses['reference m2snet']
-    for text in (f'{", ".join(one[:-1])} and {one[-1]}' for one in (here, released)):
-        assert text in ' '.join(page.split()), text
+    for listed in (f'{", ".join(one[:-1])} and {one[-1]}' for one in (here, released)):
+        assert listed in ' '.join(page.split()), listed
     free = {
         row['name']: row['scores']['lesion_free/false_positive_share'] for row in table['test_sets']['normal']['rows']
     }
