@@ -41,7 +41,8 @@ def compare_leaked(runs: list[str], report: str | Path) -> dict[str, Any]:
     """Compares the scores of the test images near training images with those of the other images of their set.
 
     Args:
-        runs: folders that `train` or `evaluate` wrote, with the same images: seeds of one variant.
+        runs: folders that `train` or `evaluate` wrote, with the same images: seeds of one variant. The only test set
+            `test` of a sheet, as of another program's maps, is the one of the report whose images near training it has.
         report: `validate.json` of the data that they were trained on.
 
     Returns:
@@ -52,7 +53,8 @@ def compare_leaked(runs: list[str], report: str | Path) -> dict[str, Any]:
     Raises:
         InputError: no sheets, or runs with scores of other images.
     """
-    near, scores = near_training(report), [read_scores(run) for run in runs]
+    near = near_training(report)
+    scores = [_named_as(near, read_scores(run)) for run in runs]
     table = {}
     for test_set in near:
         if not all(test_set in run for run in scores):
@@ -80,3 +82,11 @@ def compare_leaked(runs: list[str], report: str | Path) -> dict[str, Any]:
     if not table:
         raise InputError(f'{report}: none of its test sets with images near training is scored in {runs[0]}')
     return table
+
+
+def _named_as(near, run):
+    """Returns the scores of a run by test set, under the name that the report has for it."""
+    if list(run) != ['test'] or 'test' in near:
+        return run
+    fitting = [test_set for test_set, names in near.items() if names <= set(run['test'])]
+    return {fitting[0]: run['test']} if len(fitting) == 1 else run
