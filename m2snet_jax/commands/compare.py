@@ -1,11 +1,16 @@
 """Compares the scores of two runs image by image.
 
 python -m m2snet_jax compare RUN_A RUN_B [--resamples=N] [--seed=N] [--json]
+python -m m2snet_jax compare --leaks=validate.json RUN [RUN …] [--json]
 
 RUN_A and RUN_B are folders that train or evaluate wrote, with scores of the same images. For each score the command
 prints its mean in both runs, the difference B - A with its 95 % interval, and the p value of Wilcoxon's signed-rank
 test. The interval is from a paired bootstrap over images, or over clips if the images are frames of videos. Means of
 protocol `hard` are over the images with a lesion. Scores that exist only for a whole set, e.g. maxF, are omitted.
+
+With --leaks, the file that validate --output writes for the data of the runs, the command compares the test images that
+have a near-duplicate in training with the other images of their test set. Several runs are seeds of one variant. The
+interval is over images and seeds, of one run over images.
 """
 
 import json
@@ -26,9 +31,14 @@ def _main(argv):
     def define(values):
         flags.DEFINE_integer('resamples', 2000, 'resamples of the bootstrap', lower_bound=1, flag_values=values)
         flags.DEFINE_integer('seed', 0, 'seed of the bootstrap', flag_values=values)
+        about = 'validate.json: compare images near training images with the others'
+        flags.DEFINE_string('leaks', None, about, flag_values=values)
         flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
 
     _, _, values, folders = parse(argv, __doc__, define, config=None, words=True)
+    if values.leaks is not None:
+        _compare_leaked(folders, values)
+        return
     if len(folders) != 2:
         raise InputError(f'compare takes two runs, {len(folders)} were given; example: compare runs/first runs/second')
 
@@ -41,6 +51,25 @@ def _main(argv):
         for warning in read_summary(folder)['warnings']:
             print(f'warning: {folder}: {warning}', file=sys.stderr)
     print(json.dumps(json_value(table), indent=1) if values.json else _text(table, folders))
+
+
+def _compare_leaked(folders, values):
+    from m2snet_jax.evaluation.leaked import compare_leaked
+    from m2snet_jax.storage import json_value, local_path
+
+    if not folders:
+        raise InputError('compare --leaks takes one run or several; example: compare --leaks=look/validate.json runs/x')
+    table = compare_leaked(folders, local_path(values.leaks, '--leaks'))
+    if values.json:
+        print(json.dumps(json_value(table), indent=1))
+        return
+    for test_set, entry in table.items():
+        near, others = next(iter(entry.values()))['images']
+        print(f'{test_set}: {near} images near training images, {others} others, {len(folders)} run{"s" * (len(folders) > 1)}')
+        print(f'  {"":16}{"near":>9}{"others":>9}{"difference":>12}  95 % interval')
+        for score, row in entry.items():
+            means = f'{row["near"]:9.4f}{row["others"]:9.4f}{row["difference"]:+12.4f}'
+            print(f'  {score:16}{means}  {row["low"]:+.4f} … {row["high"]:+.4f}')
 
 
 def _text(table, folders):

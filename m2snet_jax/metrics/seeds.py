@@ -1,12 +1,14 @@
 """The difference between two ways of training, each run on several seeds and scored on the same images."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
-from scipy import stats
+from jaxtyping import Bool, Float
+from scipy import special
 
-from m2snet_jax.metrics.statistics import Labels, bootstrap_mean
+from m2snet_jax.metrics.sample import Sample
+from m2snet_jax.metrics.statistics import Labels, bootstrap_mean, draws, groups, interval
 
 PAIRED_FROM = 3  # common seeds; fewer leave t too few degrees of freedom
 
@@ -43,33 +45,109 @@ def seeds_and_images(
         clusters, resamples, seed, level: as of `bootstrap_mean`.
 
     Returns:
-        dict of `difference`; `low`, `high`; `by_seeds`, half the width of the first interval; `by_images`, (l, u).
+        dict of `difference`; `low`, `high`; `by_seeds`, half the width of the first interval; `by_images`, (l, u);
+        `p_value`, 1 minus the highest level at which the interval excludes 0.
         NaN where there are too few seeds or images for an interval.
     """
     first, second = (np.asarray(one, np.float64) for one in (first, second))
     difference = float(second.mean() - first.mean())
-    low, high = bootstrap_mean(
-        second.mean(0) - first.mean(0), clusters=clusters, resamples=resamples, seed=seed, level=level
-    )
-    by_seeds = _half_width(first.mean(1), second.mean(1), paired, level)
+    by_image = second.mean(0) - first.mean(0)
+    clusters = groups(clusters, len(by_image))
+    drawn = np.concatenate([Sample(weights).mean(by_image) for weights in draws(clusters, resamples, seed)])
+    error, freedom = _error(first.mean(1), second.mean(1), paired)
+
+    def bounds(level):
+        low, high = interval(difference, drawn, clusters, level)
+        by_seeds = float(error * special.stdtrit(freedom, (1 + level) / 2))
+        joined = difference - np.hypot(by_seeds, difference - low), difference + np.hypot(by_seeds, high - difference)
+        return by_seeds, (low, high), joined
+
+    by_seeds, by_images, (low, high) = bounds(level)
     return {
         'difference': difference,
-        'low': float(difference - np.hypot(by_seeds, difference - low)),
-        'high': float(difference + np.hypot(by_seeds, high - difference)),
+        'low': float(low),
+        'high': float(high),
         'by_seeds': by_seeds,
-        'by_images': (low, high),
+        'by_images': by_images,
+        'p_value': np.nan if np.isnan(low) else _p_value(lambda level: bounds(level)[2]),
     }
 
 
-def _half_width(first, second, paired, level):
-    """Returns half the width of the t interval for the difference of the means of runs, [S₁] and [S₂]."""
+def groups_and_seeds(
+    scores: Float[np.ndarray, 'seeds images'],
+    is_first: Bool[np.ndarray, 'images'],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Any]:
+    """Returns the mean score of the images of one group minus that of the others, with an interval.
+
+    Each group's mean over seeds has a bootstrap interval over its images, (l₁, u₁) and (l₂, u₂). These and t over the
+    differences of the seeds are joined as in `seeds_and_images`:
+
+        low = d − √((t s)² + (m₁ − l₁)² + (u₂ − m₂)²),    high = d + √((t s)² + (u₁ − m₁)² + (m₂ − l₂)²).
+
+    With one seed the interval is over images alone.
+
+    Args:
+        is_first: which images are of the first group.
+        resamples, seed, level: as of `bootstrap_mean`.
+
+    Returns:
+        dict of `near` and `others`, the means of the two groups; `images`, their sizes; `difference`, `low`, `high`;
+        `runs`, the difference of each seed. NaN where a group has one image.
+    """
+    groups_of_scores = np.asarray(scores)[:, is_first], np.asarray(scores)[:, ~is_first]
+    means = [float(group.mean()) for group in groups_of_scores]
+    bounds = [bootstrap_mean(group.mean(0), resamples=resamples, seed=seed, level=level) for group in groups_of_scores]
+    differences = groups_of_scores[0].mean(1) - groups_of_scores[1].mean(1)
+    by_seeds = 0.0
+    if (count := len(differences)) > 1:
+        by_seeds = np.std(differences, ddof=1) / np.sqrt(count) * special.stdtrit(count - 1, (1 + level) / 2)
+    (low, high), (other_low, other_high) = bounds
+    difference = means[0] - means[1]
+    return {
+        'near': means[0],
+        'others': means[1],
+        'images': [group.shape[1] for group in groups_of_scores],
+        'difference': difference,
+        'low': float(difference - np.sqrt(by_seeds**2 + (means[0] - low) ** 2 + (other_high - means[1]) ** 2)),
+        'high': float(difference + np.sqrt(by_seeds**2 + (high - means[0]) ** 2 + (means[1] - other_low) ** 2)),
+        'runs': differences.tolist(),
+    }
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns the p-values of several claims corrected for their number, in their order.
+
+    A claim is shown at the level α if its corrected p-value is at most α; the probability that any claim is shown that
+    is not true is then at most α (Holm, "A simple sequentially rejective multiple test procedure", 1979): of the k-th
+    smallest of m, the corrected one is the largest of (m − i + 1) · p₍ᵢ₎ over i ≤ k, at most 1.
+    """
+    values = np.asarray(p_values, np.float64)
+    order = np.argsort(values, kind='stable')
+    corrected = np.empty(len(values))
+    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1)
+    return corrected.tolist()
+
+
+def _p_value(bounds):
+    """Returns 1 minus the highest level at which an interval, `bounds(level)` → (low, high), excludes 0."""
+    includes, excludes = 0.0, 1.0  # p-values at which it does
+    for _ in range(20):
+        middle = (includes + excludes) / 2
+        low, high = bounds(1 - middle)
+        includes, excludes = (includes, middle) if low > 0 or high < 0 else (middle, excludes)
+    return excludes
+
+
+def _error(first, second, paired):
+    """Returns the standard error of the difference of the means of runs, [S₁] and [S₂], and t's degrees of freedom."""
     if min(len(first), len(second)) < 2:
-        return np.nan
+        return np.nan, 1
     if paired:
-        error, freedom = np.sqrt(np.var(second - first, ddof=1) / len(first)), len(first) - 1
-    else:
-        parts = [np.var(means, ddof=1) / len(means) for means in (first, second)]
-        error = np.sqrt(sum(parts))
-        total = parts[0] ** 2 / (len(first) - 1) + parts[1] ** 2 / (len(second) - 1)
-        freedom = sum(parts) ** 2 / total if total else 1
-    return float(error * stats.t.ppf((1 + level) / 2, freedom))
+        return np.sqrt(np.var(second - first, ddof=1) / len(first)), len(first) - 1
+    parts = [np.var(means, ddof=1) / len(means) for means in (first, second)]
+    total = parts[0] ** 2 / (len(first) - 1) + parts[1] ** 2 / (len(second) - 1)
+    return np.sqrt(sum(parts)), sum(parts) ** 2 / total if total else 1

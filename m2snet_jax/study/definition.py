@@ -14,6 +14,7 @@ A study file, as those in `configs/studies`, is a Python file with `get_study()`
         seeds, folds    its own
         weights_of      an earlier variant; each run starts from its weights of the same seed and fold
         against         another variant to compare with
+        claim           'lower' or 'higher': the claim that its Dice is, than that of `against` or else of the first
         reference       a model among the scores of another program to compare with
 
 A cell is one variant on one seed and fold, an ordinary run in `WORKDIR/<variant>/fold<F>-seed<S>`, or `seed<S>` where
@@ -54,6 +55,7 @@ class Variant:
     folds: tuple[int | None, ...] = (None,)
     weights_of: str | None = None
     against: str | None = None
+    claim: str | None = None
     reference: str | None = None
 
 
@@ -203,6 +205,10 @@ def _check_names(study, path):
                 raise InputError(f'{where}: has seeds or folds on which {source.name} is not trained')
         seen[variant.name] = variant
     for variant in study.variants:
+        if variant.claim not in (None, 'lower', 'higher'):
+            raise InputError(f"{path}: variant {variant.name!r}: claim is {variant.claim!r}, not 'lower' or 'higher'")
+        if variant.claim and variant.against in (None, variant.name) and variant is study.variants[0]:
+            raise InputError(f'{path}: variant {variant.name!r}: a claim of the first variant needs another in against')
         if variant.against not in (None, *seen):
             raise InputError(f'{path}: variant {variant.name!r}: against names {variant.against!r}, no such variant')
 

@@ -9,6 +9,7 @@ from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.comparison import read_scores
 from m2snet_jax.evaluation.published import published
 from m2snet_jax.metrics.seeds import PAIRED_FROM, seeds_and_images
+from m2snet_jax.study.claims import decide_claims
 from m2snet_jax.study.definition import Cell, Study
 from m2snet_jax.study.references import HARD, reference_name
 from m2snet_jax.study.run_logs import epoch_losses, training_seconds
@@ -28,8 +29,8 @@ def study_table(study: Study, cells: list[Cell], references: dict[str, dict] | N
         dict of study, about, config, changes; `runs`, the counts `finished` and `all`; `variants`, a list of dicts of
         name, about, changes, seeds, finished, same_as (names of cells), and seconds, the mean training time of a run;
         `references`, likewise; `test_sets`, {name: dict of `rows`, means and deviations over seeds, `differences`, as
-        `seeds_and_images` gives them, `not_compared` where no images are common, and `published`}; `losses`, {variant
-        or reference: {cell: loss of each epoch}}.
+        `seeds_and_images` gives them, `not_compared` where no images are common, and `published`}; `claims`, as
+        `decide_claims` returns them; `losses`, {variant or reference: {cell: loss of each epoch}}.
 
     Raises:
         InputError: runs of one variant were scored on different images.
@@ -62,6 +63,7 @@ def study_table(study: Study, cells: list[Cell], references: dict[str, dict] | N
         groups[name] = {key: {'test': run['images']} for key, run in runs.items()}
         losses[name] = {f'{name}, seed {seed}': run['losses'] for (seed, _), run in runs.items()}
     folders = {cell.folder for cell in cells}
+    test_sets = _test_sets(study, groups, cells[0].config.data.name)
     return {
         'study': study.name,
         'about': study.about,
@@ -70,7 +72,8 @@ def study_table(study: Study, cells: list[Cell], references: dict[str, dict] | N
         'runs': {'finished': len({cell.folder for cell in cells if cell.is_finished}), 'all': len(folders)},
         'variants': variants,
         'references': [_reference(model, runs) for model, runs in references.items()],
-        'test_sets': _test_sets(study, groups, cells[0].config.data.name),
+        'test_sets': test_sets,
+        'claims': decide_claims(study, test_sets),
         'losses': {name: curves for name, curves in losses.items() if curves},
     }
 

@@ -10,6 +10,7 @@ from m2snet_jax.evaluation.published import legend
 from m2snet_jax.report import charts
 from m2snet_jax.report.rendering import render
 from m2snet_jax.storage import write, write_json
+from m2snet_jax.study.claims import claim_lines
 from m2snet_jax.study.results import SCORES
 from m2snet_jax.study.study_text import figure_of, label_of, time_of
 
@@ -33,6 +34,7 @@ def write_study(table: dict[str, Any], workdir: str | Path) -> None:
             'runs finished': f'{table["runs"]["finished"]} of {table["runs"]["all"]}',
         },
         test_sets=[_test_set(name, entry) for name, entry in test_sets.items()],
+        claims='\n'.join(claim_lines(table['claims'])),
         losses=_loss_figures(table),
         variants=[_variant(one, workdir) for one in table['variants']]
         + [_reference(one) for one in table['references']],

@@ -3,6 +3,7 @@
 from typing import Any
 
 from m2snet_jax.evaluation.published import legend
+from m2snet_jax.study.claims import claim_lines
 
 # The columns that fit into a terminal.
 PRINTED = ('hard/Dice', 'hard/IoU', 'released/Dice', 'lesion_free/false_positive_share')
@@ -31,6 +32,8 @@ def text(table: dict[str, Any]) -> str:
         lines += ['', test_set, *_lines('mean ± deviation over seeds', scores, rows)]
         lines += ['', *_lines('difference, 95 % interval', scores, differences)] if differences else []
         lines += [f'not compared, because their test images differ: {one}' for one in entry['not_compared']]
+    claims = claim_lines(table['claims'])
+    lines += ['', *claims] if claims else []
     notes = dict.fromkeys(line for entry in table['test_sets'].values() for line in legend(entry['published']))
     lines += ['', *notes] if notes else []
     return '\n'.join(lines)

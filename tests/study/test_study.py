@@ -60,7 +60,11 @@ def test_bare_names_and_the_quickstart():
 def test_the_ablation_changes_one_part_at_a_time():
     study = load_study('ablation')
     cells = cells_of(study, base_config(study), '/runs')
-    assert len({cell.folder for cell in cells}) == 2 * len(study.variants)
+    assert len({cell.folder for cell in cells}) == sum(len(variant.seeds) for variant in study.variants)
+    claims = {variant.name: variant.claim for variant in study.variants if variant.claim}
+    assert claims.pop('lossnet') == 'higher'
+    assert claims == dict.fromkeys(('add', 'columns_1', 'no_filters', 'concatenate', 'columns_3', 'filters_3'), 'lower')
+    assert all(len(variant.seeds) == 16 for variant in study.variants if variant.claim)
     first, switches = flatten(cells[0].config), set()
     for cell in cells:
         changed = {key for key, value in flatten(cell.config).items() if value != first[key]} - {'seed'}
@@ -68,7 +72,39 @@ def test_the_ablation_changes_one_part_at_a_time():
         switches |= changed
     assert switches == {
         'model.columns', 'model.filters', 'model.operation', 'model.add_level', 'loss.lossnet', 'loss.lossnet_size',
-        'data.normalisation',
+        'loss.bce', 'data.normalisation', 'data.sizes', 'optimizer.encoder_lr_factor', 'optimizer.freeze_stem',
+    }  # fmt: skip
+
+
+def test_the_study_of_polyps_is_the_scaled_recipe_of_the_released_program():
+    study = load_study('polyp')
+    cells = cells_of(study, base_config(study), '/runs')
+    assert [str(cell.folder) for cell in cells] == [
+        '/runs/m2snet/seed0', '/runs/m2snet/seed1', '/runs/msnet/seed0', '/runs/msnet/seed1'
+    ]  # fmt: skip
+    config = flatten(cells[0].config)
+    expected = {
+        'data.name': 'polyp', 'epochs': 6, 'batch': 8, 'data.size': 128, 'data.sizes': (96, 112, 128),
+        'loss.bce': 'mean', 'loss.lossnet': 0.0, 'optimizer.peak_lr': 0.02, 'model.encoder_weights': None,
+        'model.encoder': 'res2net50',
+    }  # fmt: skip
+    assert {key: config[key] for key in expected} == expected
+    other = flatten(cells[2].config)
+    assert {key for key in other if other[key] != config[key]} == {'model.name'}
+
+
+def test_the_study_of_pretrained_polyps_changes_one_thing_at_a_time():
+    study = load_study('polyp_pretrained')
+    config = base_config(study)
+    config.model.encoder_weights = config.loss.lossnet_weights = '/vgg16.safetensors'  # as on the command line
+    by_variant = {cell.variant: flatten(cell.config) for cell in cells_of(study, config, '/runs') if cell.seed == 0}
+    first = by_variant['pretrained']
+    assert (first['model.encoder_weights'], first['loss.lossnet_weights']) == ('/vgg16.safetensors',) * 2
+    assert {
+        name: {key: value for key, value in one.items() if value != first[key]} for name, one in by_variant.items()
+    } == {
+        'pretrained': {}, 'random_encoder': {'model.encoder_weights': None}, 'no_lossnet': {'loss.lossnet': 0.0},
+        'imagenet_normalisation': {'data.normalisation': 'imagenet'},
     }  # fmt: skip
 
 
@@ -98,6 +134,7 @@ def test_equal_cells_share_a_folder(tmp_path):
         ({'weights_of': 'later'}, "variant 'x': weights_of names 'later', which is not an earlier variant"),
         ({'weights_of': 'first', 'seeds': (5,)}, "variant 'x': has seeds or folds on which first is not trained"),
         ({'against': 'nobody'}, "variant 'x': against names 'nobody', no such variant"),
+        ({'claim': 'worse'}, "variant 'x': claim is 'worse', not 'lower' or 'higher'"),
         ({'name': 'first'}, "variant 'first' is listed twice"),
         ({'name': '../x'}, "variant '../x': a name may contain only letters"),
         ({'seeds': ()}, "variant 'x': has no seeds or no folds"),
@@ -118,7 +155,8 @@ def test_mistakes_in_a_study_file_are_one_line_that_names_the_variant(tmp_path, 
     [
         (
             ['--config=nowhere.py'],
-            '--config=nowhere.py: no such file; give a path or one of ablation, busi, busi_full, kvasir, polyp, polyp_pretrained, quickstart',
+            '--config=nowhere.py: no such file; give a path or one of ablation, busi, busi_full, kvasir, polyp, '
+            'polyp_pretrained, quickstart',
         ),
         (['--config=configs/kvasir.py'], 'has no function get_study()'),
         (['--config=quickstart:small'], 'has no variants'),

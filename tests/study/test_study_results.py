@@ -12,7 +12,7 @@ from study_files import study_of, variants, write_file, write_run
 
 from m2snet_jax import InputError
 from m2snet_jax.__main__ import main
-from m2snet_jax.metrics.seeds import seeds_and_images
+from m2snet_jax.metrics.seeds import holm, seeds_and_images
 from m2snet_jax.metrics.statistics import bootstrap_mean
 from m2snet_jax.study import results as tables
 from m2snet_jax.study.definition import base_config, cells_of, load_study
@@ -232,6 +232,54 @@ def test_the_interval_is_welchs_joined_with_the_bootstraps():
     assert np.isnan(seeds_and_images(first, second[:1])['low'])
 
 
+def test_the_p_value_is_that_of_t_where_images_do_not_differ():
+    rng = np.random.default_rng(3)
+    first, second = (rng.normal(mean, 0.1, (6, 1)) + np.linspace(0, 0.5, 8) for mean in (0.0, 0.15))
+    for paired, test in ((True, stats.ttest_rel(second[:, 0], first[:, 0])),
+                         (False, stats.ttest_ind(second[:, 0], first[:, 0], equal_var=False))):  # fmt: skip
+        found = seeds_and_images(first, second, paired=paired, resamples=50)
+        assert found['p_value'] == pytest.approx(test.pvalue, abs=2e-6)
+        at = seeds_and_images(first, second, paired=paired, resamples=50, level=1 - found['p_value'])
+        assert at['low'] == pytest.approx(0, abs=1e-5)
+    assert seeds_and_images(first, first, paired=True, resamples=50)['p_value'] == 1
+    assert np.isnan(seeds_and_images(first, second[:1], resamples=50)['p_value'])
+
+
+def test_holms_correction():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.4, 0.9]) == pytest.approx([1, 1, 1])
+    assert holm([0.02]) == [0.02]
+    assert holm([0.01, 0.01]) == pytest.approx([0.02, 0.02])
+    assert holm([]) == []
+
+
+def test_claims_are_supported_contradicted_or_undecided(tmp_path):
+    rng = np.random.default_rng(4)
+    shift = {'full': 0.5, 'less': 0.3, 'more': 0.7, 'same': 0.5}
+    claims = {'less': 'lower', 'more': 'lower', 'same': 'lower'}
+    mine = [
+        {'name': name, 'about': '', 'changes': {'batch': 2 + k}, 'seeds': tuple(range(5)), 'claim': claims.get(name)}
+        for k, name in enumerate([*shift, 'open'])
+    ]
+    mine[-1]['claim'] = 'lower'
+    study, cells = study_of(tmp_path, mine)
+    images = rng.normal(0, 0.02, 20)
+    for cell in cells[:-5]:
+        write_run(cell, shift[cell.variant] + images + rng.normal(0, 0.01) + rng.normal(0, 0.01, 20))
+    table = study_table(study, cells)
+    assert [(row['name'], row['verdict']) for row in table['claims']] == [
+        ('less', 'supported'), ('more', 'contradicted'), ('same', 'undecided'), ('open', 'undecided')
+    ]  # fmt: skip
+    values = [row['p_value'] for row in table['claims']]
+    assert values[3] is None
+    assert [row['corrected'] for row in table['claims']] == pytest.approx(holm([*values[:3], 1.0]))
+    shown = text(table)
+    assert '4 claims about hard/Dice' in shown
+    assert 'less lower than full, test' in shown
+    write_study(table, tmp_path / 'runs')
+    assert 'more lower than full, test' in (tmp_path / 'runs' / 'study.html').read_text()
+
+
 @pytest.mark.parametrize(
     ('seeds', 'paired', 'spread'),
     [
@@ -303,8 +351,8 @@ def test_the_tables_of_the_page_on_reproduction_are_those_of_the_stored_scores(t
         assert row in page, row
     losses = {name: [figure(curve[-1]) for curve in runs.values() if curve] for name, runs in table['losses'].items()}
     here, released = losses['m2snet'], losses['reference m2snet']
-    for text in (f'{", ".join(one[:-1])} and {one[-1]}' for one in (here, released)):
-        assert text in ' '.join(page.split()), text
+    for listed in (f'{", ".join(one[:-1])} and {one[-1]}' for one in (here, released)):
+        assert listed in ' '.join(page.split()), listed
     free = {
         row['name']: row['scores']['lesion_free/false_positive_share'] for row in table['test_sets']['normal']['rows']
     }
