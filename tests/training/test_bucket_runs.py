@@ -128,8 +128,8 @@ def test_two_processes_killed_and_gone_on_with_one(moment, bucket, tmp_path):
         bucket.fault = lambda method, name: time.sleep(60) if name.endswith('/5/_CHECKPOINT_METADATA') else None
     started = start('gs://bucket/run', 2, cloud)
     wanted = {
-        'step': lambda: (bucket.object('run/metrics.jsonl') or {}).get('size') and b'"step": 7' in bucket.read(
-            'run/metrics.jsonl'
+        'step': lambda: (
+            (bucket.object('run/metrics.jsonl') or {}).get('size') and b'"step": 7' in bucket.read('run/metrics.jsonl')
         ),
         'save': lambda: any(name.startswith('run/checkpoints/5/') for name in bucket.names()),
         'objects': lambda: any(name.endswith('/5/_CHECKPOINT_METADATA') for _, name in bucket.requests[::-1][:200]),
