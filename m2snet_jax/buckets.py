@@ -187,7 +187,8 @@ def _fetch_all(bucket, wanted, top, written):
         options = {'retry': None, 'timeout': TIMEOUT, 'raw_download': True}
         try:
             _patiently(lambda: blob.download_to_filename(str(temporary), **options), f'gs://{bucket}/{stored.name}')
-            os.utime(temporary, ns=(_time_of(stored.hash),) * 2)
+            time_of_hash = _time_of(stored.hash)
+            os.utime(temporary, ns=(time_of_hash, time_of_hash))
             os.replace(temporary, path)
         except OSError as error:
             raise InputError(f'{path}: cannot be written ({error.strerror or error})') from None

@@ -84,7 +84,7 @@ def local_path(path: str | Path, name: str = '', *, written: bool = False, fetch
 
 
 def refuse_address(text: str, given: str) -> None:
-    """Raises InputError, which begins with `given`, for s3://, https:// and the like, and gs:// where no bucket may be."""
+    """Raises InputError, which begins with `given`, for s3:// and the like, and gs:// where none may be."""
     if _ADDRESS.match(text):
         kind = text.partition(':')[0]
         raise InputError(
