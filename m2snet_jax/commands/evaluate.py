@@ -8,12 +8,15 @@ python -m m2snet_jax evaluate --maps=MAPS --masks=MASKS [--images=IMAGES] [--out
 A model is scored on every test set of the config, by default its own config. Several models, --model repeated or a
 pattern in quotes such as 'runs/busi/m2snet/fold*-seed*', are scored as one, by the mean of their probabilities. With
 --cross-validate each image of the dataset is scored by the models that were not trained on it. --tta=flips averages
-over the image and its flips; --calibrated uses the temperature that `calibrate` stored. MAPS, MASKS and
-IMAGES are folders, or patterns in which * is the name, e.g. 'truth/*_reader1.gif'. The map of an image is
-MAPS/<set>/<name>.png, or MAPS/<name>.png if no other set has this name. Maps of several classes are <name>_1, <name>_2 and so on. Masks are
-those of the config, or files in MASKS with the same names; a prefix or suffix that all masks share is ignored. Scores
-of every protocol are printed beside published scores. scores/, report.html and, for a model, model_card.md are written
-to DIR. Exit status 1: some maps are missing or unreadable; the others are scored.
+over the image and its flips; --calibrated uses the temperature that `calibrate` stored.
+
+MAPS, MASKS and IMAGES are folders, or patterns in which * is the name, e.g. 'truth/*_reader1.gif'. The map of an image
+is MAPS/<set>/<name>.png, or MAPS/<name>.png if no other set has this name. Maps of several classes are <name>_1,
+<name>_2 and so on. Masks are those of the config, or files in MASKS with the same names; a prefix or suffix that all
+masks share is ignored.
+
+Scores of every protocol are printed beside published scores. scores/, report.html and, for a model, model_card.md are
+written to DIR. Exit status 1: some maps are missing or unreadable; the others are scored.
 """
 
 import sys

@@ -182,9 +182,13 @@ def evaluate(
 
 
 def summarise_all(
-    results: dict[str, list[Member]], tests: dict[str, Sequence], config: Any, workdir: str | Path, about: dict[str, Any],
+    results: dict[str, list[Member]],
+    tests: dict[str, Sequence],
+    config: Any,
+    workdir: str | Path,
+    about: dict[str, Any],
     warnings: Sequence[str] = (),
-) -> Scores:  # fmt: skip
+) -> Scores:
     """Returns the Scores of scored images and draws their cases, in the first process for all.
 
     Args:

@@ -1,8 +1,8 @@
 """Risk against coverage: how large is the error if only the images of least doubt are kept?
 
-The risk of an image is 1 − Dice. At coverage k/n the k images of least doubt are kept; the risk is their mean. The area
-under the curve is the mean over all k (Geifman and El-Yaniv 2017). The ideal order is that of the risk itself. In random
-order the expected risk is the mean of all images at every coverage.
+The risk of an image is 1 − Dice. At coverage k/n the k images of least doubt are kept; the risk is their mean. The
+area under the curve is the mean over all k (Geifman and El-Yaniv 2017). The ideal order is that of the risk itself. In
+random order the expected risk is the mean of all images at every coverage.
 """
 
 from typing import Any

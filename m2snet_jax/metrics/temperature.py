@@ -1,4 +1,4 @@
-"""Temperature scaling (Guo et al. 2017): the one number that logits are divided by, so that probabilities are calibrated.
+"""Temperature scaling (Guo et al. 2017): one number that logits are divided by, to calibrate probabilities.
 
 Logits are counted in fine bins, so that any number of pixels takes the memory of one table.
 """
@@ -16,7 +16,7 @@ Counts = Float64[np.ndarray, '2 bins']
 
 
 def logit_counts(logits: Float[np.ndarray, '*shape'], lesion: Shaped[np.ndarray, '*shape']) -> Counts:
-    """Returns the pixels outside and inside the lesion by their logit, in the bins around `LOGITS`; counts may be added.
+    """Returns the pixels outside and inside the lesion in the bins around `LOGITS`; counts may be added.
 
     Raises:
         InputError: sizes that differ, or logits that are NaN.
@@ -52,7 +52,7 @@ def fit_temperature(counts: Counts) -> float:
     temperature = float(np.exp(found.x))
     if not BOUNDS[0] * 1.01 < temperature < BOUNDS[1] / 1.01:
         raise InputError(
-            f'no temperature from {BOUNDS[0]} to {BOUNDS[1]:g} is best: the model separates these pixels without error, '
-            'or not at all; use more images'
+            f'no temperature from {BOUNDS[0]} to {BOUNDS[1]:g} is best: the model separates these pixels without '
+            'error, or not at all; use more images'
         )
     return temperature

@@ -59,7 +59,8 @@ def predict_files(
 def _predicted(predictor, images, batch, faults, bar, agreements=None):
     """Yields (series, name, pixels, probability) of [(series, name, path)] in order, None for what cannot be read.
 
-    `agreements`, a dict or None, gets how far the averaged maps of each image agree. The next images are read while the network runs on the last ones.
+    `agreements`, a dict or None, gets how far the averaged maps of each image agree. The next images are read
+    while the network runs on the last ones.
     """
     with concurrent.futures.ThreadPoolExecutor(min(batch, os.cpu_count() or 1)) as threads:
         remaining = iter(images)

@@ -52,7 +52,7 @@ def load_model(path: str | Path | Sequence[str | Path], *, config: Any = None, c
     return loaded[0] if len(loaded) == 1 else Predictor.joined(loaded)
 
 
-def _load_one(path, config, calibrated):
+def _load_one(path: Path, config: Any, calibrated: bool) -> 'Predictor':
     bare = not path.is_dir()
     if not bare:
         config = cast(Any, ConfigDict(recorded_config(path)))

@@ -56,7 +56,7 @@ class Writer:
         claim_folder(folder, about | {name: value for name, value in shown.items() if value is not None})
 
     def paths(self, name: str, series: Series) -> dict[str, list[Path]]:
-        """Returns the paths of 'map', 'mask', 'overlay' and 'doubt' of one image; a slice of NIfTI has only an overlay."""
+        """Returns the paths of 'map', 'mask', 'overlay', 'doubt' of one image; a slice of NIfTI has only an overlay."""
         overlays = [self.folder / 'overlays' / f'{name}.png'] * self._outline
         if series.reader is nifti:
             return {'map': [], 'mask': [], 'overlay': overlays, 'doubt': []}
