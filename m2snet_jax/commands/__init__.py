@@ -111,15 +111,15 @@ def define_models(values: flags.FlagValues) -> None:
     flags.DEFINE_bool('calibrated', False, 'use the temperature that calibrate stored', flag_values=values)
 
 
-def load_predictor(values: flags.FlagValues, config: Any, model: Any = None) -> Any:
+def load_predictor(values: Any, config: Any, model: Any = None) -> Any:
     """Returns the Predictor that the flags of `define_models` name; says on stderr how several sizes are averaged.
 
     `model` is the path of one of the models, by default it is of all.
     """
     from m2snet_jax.prediction.predictor import load_model
 
-    predictor = load_model(model or values['model'].value, config=config, calibrated=values['calibrated'].value)
-    predictor.flips = values['tta'].value == 'flips'
+    predictor = load_model(model or values.model, config=config, calibrated=values.calibrated)
+    predictor.flips = values.tta == 'flips'
     if len(predictor.sizes) > 1:
         sizes = ' and '.join(map(str, predictor.sizes))
         print(f'note: models run at {sizes} pixels: maps are averaged at the size of each image', file=sys.stderr)
