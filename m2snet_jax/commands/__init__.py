@@ -109,6 +109,31 @@ def parse(
     return CommandLine(loaded, name, values, [str(local_path(word, written=True)) for word in found])
 
 
+def define_models(values: flags.FlagValues) -> None:
+    """Defines the flags of the commands that predict: which models, flips, temperature."""
+    flags.DEFINE_multi_string(
+        'model', [], 'folder of a run, a file of weights, or a pattern of these; several give one mean map',
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_enum('tta', 'none', ('none', 'flips'), 'average over the image and its flips', flag_values=values)
+    flags.DEFINE_bool('calibrated', False, 'use the temperature that calibrate stored', flag_values=values)
+
+
+def load_predictor(values: Any, config: Any, model: Any = None) -> Any:
+    """Returns the Predictor that the flags of `define_models` name; says on stderr how several sizes are averaged.
+
+    `model` is the path of one of the models, by default it is of all.
+    """
+    from m2snet_jax.prediction.predictor import load_model
+
+    predictor = load_model(model or values.model, config=config, calibrated=values.calibrated)
+    predictor.flips = values.tta == 'flips'
+    if len(predictor.sizes) > 1:
+        sizes = ' and '.join(map(str, predictor.sizes))
+        print(f'note: models run at {sizes} pixels: maps are averaged at the size of each image', file=sys.stderr)
+    return predictor
+
+
 def run_name(config_name: str) -> str:
     """Returns a config's name for folders: `kvasir` or `kvasir-paper`."""
     path, variant = find_config(config_name)

@@ -1,10 +1,11 @@
 """Serves a web page on this machine to try a model: choose an image and a threshold, see the map, download the mask.
 
-python -m m2snet_jax demo --model=RUN|FILE [--port=7860] [--config=NAME]
+python -m m2snet_jax demo --model=RUN|FILE|PATTERN … [--port=7860] [--config=NAME] [--tta=flips] [--calibrated]
 
 Only this machine can open the page, and no image leaves the machine. For a file of weights, --config defines the model
-and its size, by default M2SNet at 352 pixels. The mask is equal to that of `predict --threshold`. Gradio is required:
-pip install "gradio>=6.9,<7". Ctrl-C ends the command. For research, not a medical device.
+and its size, by default M2SNet at 352 pixels. Several models, flips and the temperature are used as in `predict`. The
+mask is equal to that of `predict --threshold`. Gradio is required: pip install "gradio>=6.9,<7". Ctrl-C ends the
+command. For research, not a medical device.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from m2snet_jax.commands import parse, run
+from m2snet_jax.commands import define_models, load_predictor, parse, run
 from m2snet_jax.errors import InputError
 
 
@@ -26,11 +27,11 @@ def main(argv: list[str]) -> int:
 
 def _main(argv):
     def define(values):
-        flags.DEFINE_string('model', None, 'folder of a run, or a file of weights', flag_values=values)
+        define_models(values)
         flags.DEFINE_integer('port', 7860, 'port of the page, http://127.0.0.1:PORT', 1, 65535, flag_values=values)
 
     config, _, values, _ = parse(argv, __doc__, define, config='default')
-    if values.model is None:
+    if not values.model:
         raise InputError('--model is missing')
 
     import numpy as np
@@ -38,16 +39,15 @@ def _main(argv):
     from m2snet_jax.demo.interface import build_page, gradio_library, launch
     from m2snet_jax.devices.memory import keep_freed_memory
     from m2snet_jax.devices.programs import use_compilation_cache
-    from m2snet_jax.prediction.predictor import load_model
 
     gradio_library()
     use_compilation_cache()
     keep_freed_memory()
-    predictor = load_model(values.model, config=config)
+    predictor = load_predictor(values, config)
     print('compiling the model', file=sys.stderr, flush=True)
     predictor.probabilities([np.zeros((8, 8), np.uint8)])  # so that the first image need not wait
     with tempfile.TemporaryDirectory() as folder:
-        page = build_page(predictor, Path(values.model).resolve().name, folder)
+        page = build_page(predictor, ', '.join(Path(model).resolve().name for model in values.model), folder)
         try:
             address = launch(page, values.port)
         except OSError:

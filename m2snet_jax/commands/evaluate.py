@@ -1,15 +1,22 @@
 """Scores a model, or maps that any program wrote, and writes the score sheets.
 
-python -m m2snet_jax evaluate --model=RUN|FILE [--config=NAME] [--root=DATA] [--output=DIR] [--config.key=value …]
+python -m m2snet_jax evaluate --model=RUN|FILE|PATTERN … [--config=NAME] [--root=DATA] [--output=DIR]
+    [--cross-validate] [--tta=flips] [--calibrated] [--config.key=value …]
 python -m m2snet_jax evaluate --maps=MAPS --config=NAME [--root=DATA] [--sets=NAME,…] [--output=DIR]
 python -m m2snet_jax evaluate --maps=MAPS --masks=MASKS [--images=IMAGES] [--output=DIR]
 
-A model is scored on every test set of the config, by default its own config. MAPS, MASKS and IMAGES are folders, or
-patterns in which * is the name, e.g. 'truth/*_reader1.gif'. The map of an image is MAPS/<set>/<name>.png, or
-MAPS/<name>.png if no other set has this name. Maps of several classes are <name>_1, <name>_2 and so on. Masks are
-those of the config, or files in MASKS with the same names; a prefix or suffix that all masks share is ignored. Scores
-of every protocol are printed beside published scores. scores/, report.html and, for a model, model_card.md are written
-to DIR. Exit status 1: some maps are missing or unreadable; the others are scored.
+A model is scored on every test set of the config, by default its own config. Several models, --model repeated or a
+pattern in quotes such as 'runs/busi/m2snet/fold*-seed*', are scored as one, by the mean of their probabilities. With
+--cross-validate each image of the dataset is scored by the models that were not trained on it. --tta=flips averages
+over the image and its flips; --calibrated uses the temperature that `calibrate` stored.
+
+MAPS, MASKS and IMAGES are folders, or patterns in which * is the name, e.g. 'truth/*_reader1.gif'. The map of an image
+is MAPS/<set>/<name>.png, or MAPS/<name>.png if no other set has this name. Maps of several classes are <name>_1,
+<name>_2 and so on. Masks are those of the config, or files in MASKS with the same names; a prefix or suffix that all
+masks share is ignored.
+
+Scores of every protocol are printed beside published scores. scores/, report.html and, for a model, model_card.md are
+written to DIR. Exit status 1: some maps are missing or unreadable; the others are scored.
 """
 
 import sys
@@ -17,7 +24,7 @@ from pathlib import Path
 
 from absl import flags
 
-from m2snet_jax.commands import parse, run
+from m2snet_jax.commands import define_models, load_predictor, parse, run
 from m2snet_jax.errors import InputError
 
 
@@ -28,7 +35,9 @@ def main(argv: list[str]) -> int:
 
 def _main(argv):
     def define(values):
-        flags.DEFINE_string('model', None, 'folder of a run, or a file of weights', flag_values=values)
+        define_models(values)
+        about = 'score each image by the models that were not trained on it'
+        flags.DEFINE_bool('cross_validate', False, about, flag_values=values)
         flags.DEFINE_string('maps', None, 'folder or pattern of maps to score', flag_values=values)
         flags.DEFINE_string(
             'masks', None, 'folder or pattern of masks; by default masks of the config', flag_values=values
@@ -40,14 +49,17 @@ def _main(argv):
         default = 'folder for the scores; by default evaluations/NAME, with the name of the model or of the maps'
         flags.DEFINE_string('output', None, default, flag_values=values)
 
+    argv = ['--cross_validate' if word in ('--cross-validate', '-cross-validate') else word for word in argv]
     config, named, values, _ = parse(argv, __doc__, define, config='default')
-    given = [path for path in (values.model, values.maps) if path is not None]
-    if len(given) != 1:
+    given = values.model or [values.maps]
+    if bool(values.model) == (values.maps is not None):
         raise InputError('give either --model, to predict and score, or --maps, to score existing maps')
     if values.maps is not None and values.masks is None and not named:
         raise InputError('--maps needs the masks: name a folder with --masks, or test sets with --config')
     from m2snet_jax.data.patterns import top_folder
 
+    if values.maps is not None and (values.cross_validate or values.tta != 'none' or values.calibrated):
+        raise InputError('--cross-validate, --tta and --calibrated are for --model')
     source = Path(given[0])
     named_after = top_folder(source).resolve() if '*' in given[0] else source
     name = named_after.name if named_after.is_dir() else named_after.stem
@@ -57,24 +69,32 @@ def _main(argv):
     from m2snet_jax.build import check_config
     from m2snet_jax.devices.memory import keep_freed_memory
     from m2snet_jax.devices.programs import use_compilation_cache
+    from m2snet_jax.evaluation.cross_validation import cross_validate
     from m2snet_jax.evaluation.foreign_maps import evaluate_maps
     from m2snet_jax.evaluation.sheets import check_same_source, write_sheets
     from m2snet_jax.evaluation.table import text
     from m2snet_jax.evaluation.test_sets import evaluate_model, own_config
+    from m2snet_jax.prediction.members import find_models
     from m2snet_jax.report import write_card, write_report
 
     use_compilation_cache()
     keep_freed_memory()
-    if values.model is not None and not named:
-        config = own_config(source, config)
+    models = find_models(values.model, '--model=') if values.model else []
+    if models and not named:
+        config = own_config(models[0], config)
     check_config(config)
-    if values.model is not None:
-        scores, faults = evaluate_model(source, config, values.sets, output), []
+    if values.cross_validate:
+        if values.sets:
+            raise InputError('--sets: --cross-validate scores every image of the dataset; leave it out')
+        predictors = [load_predictor(values, config, one) for one in models]
+        scores, faults = cross_validate(predictors, models, config, output), []
+    elif models:
+        scores, faults = evaluate_model(load_predictor(values, config), models, config, values.sets, output), []
     else:
         check_same_source(output, source)
         scores, faults = evaluate_maps(source, config, output, values.sets, values.masks, values.images)
     write_report(scores, output)
-    if values.model is not None:
+    if models:
         write_card(scores, output)
     write_sheets(scores, output)
     print(text(scores.summary))

@@ -1,12 +1,15 @@
 """Exports a trained model as one file, which takes images of any size and returns maps of the same size.
 
-python -m m2snet_jax export --model=RUN|FILE [--format=stablehlo|onnx|safetensors] [--output=FILE]
+python -m m2snet_jax export --model=RUN|FILE|PATTERN … [--format=stablehlo|onnx|safetensors] [--output=FILE]
     [--images=FOLDER|FILE …] [--tolerance=T] [--config=NAME]
 
 stablehlo: for JAX on CPU, NVIDIA GPU and TPU (jax.export). onnx: for ONNX Runtime and others; needs optional packages,
 see docs/export.md. Both take uint8 [B, H, W, 3] of any batch and size. They contain resize, normalisation, the network
 with folded batch norms, and the resize back. safetensors: only the weights, with PyTorch's names, as `convert` writes
 them.
+
+Several models, --model repeated or a pattern in quotes, become one file that returns the mean of their probabilities;
+they must run at one size. safetensors takes one model.
 
 The file is compared with `predict`: on noise, and on at most eight of --images or, without --images, on a generated
 image. It is refused if a probability differs by more than --tolerance T, or an 8-bit level by more than 1 + 255 T.
@@ -35,16 +38,19 @@ def main(argv: list[str]) -> int:
 
 def _main(argv):
     def define(values):
-        flags.DEFINE_string('model', None, 'folder of a run, or a file of weights', flag_values=values)
+        about = 'folder of a run, a file of weights, or a pattern of these; several give one mean map'
+        flags.DEFINE_multi_string('model', [], about, flag_values=values)
         flags.DEFINE_enum('format', 'stablehlo', FORMATS, 'format of the file', flag_values=values)
         flags.DEFINE_string('output', None, 'file to write', flag_values=values)
         flags.DEFINE_multi_string('images', [], 'folder or file for the check', flag_values=values)
         flags.DEFINE_float('tolerance', 1e-5, 'largest accepted difference of a probability', 0, 1, flag_values=values)
 
     config, _, values, words = parse(argv, __doc__, define, config='default', words=True)
-    if values.model is None:
+    if not values.model:
         raise InputError('--model is missing')
-    model = Path(values.model)
+    model = Path(values.model[0])
+    if values.output is None and '*' in model.name:
+        raise InputError('--output is missing: name the file of these models')
     output = Path(values.output or f'{model.name if model.is_dir() else model.stem}.{values.format}')
     check_output(output, values.format)
 
@@ -62,7 +68,12 @@ def _main(argv):
     from m2snet_jax.images.formats import read_image
     from m2snet_jax.prediction.predictor import load_model
 
-    predictor = load_model(model, config=config)
+    predictor = load_model(values.model, config=config)
+    if len(predictor.sizes) > 1:
+        sizes = ' and '.join(map(str, predictor.sizes))
+        raise InputError(f'--model: the models run at {sizes} pixels; only models of one size become one file')
+    if len(predictor.members) > 1 and values.format == 'safetensors':
+        raise InputError('--format=safetensors holds the weights of one model; give one --model')
     predictor.window = predictor.window or config.data.window
     noise, phantom = example_batches(predictor.size)
     chosen = files[:: -(-len(files) // CHECKED)] if files else []

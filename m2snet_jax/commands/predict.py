@@ -1,7 +1,8 @@
 """Predicts a map for every image of a folder, at the image's own size. DICOM and NIfTI files keep their geometry.
 
-python -m m2snet_jax predict --model=RUN|FILE --images=FOLDER|PATTERN|FILE … --output=DIR [--raw[=npy|png16]]
-    [--overlay] [--threshold=T] [--batch=N] [--config=NAME] [--config.data.window=lung]
+python -m m2snet_jax predict --model=RUN|FILE|PATTERN … --images=FOLDER|PATTERN|FILE … --output=DIR
+    [--raw[=npy|png16]] [--overlay] [--threshold=T] [--batch=N] [--config=NAME] [--config.data.window=lung]
+    [--tta=flips] [--uncertainty] [--calibrated]
 
 DIR/NAME.png is the map as the released program writes it: 8-bit probabilities at the network's size, then resized. For
 several classes the maps are NAME_1.png, NAME_2.png and so on. --raw writes the unquantised probabilities instead, as
@@ -10,6 +11,11 @@ float32 NAME.npy or as 16-bit NAME.png. --overlay adds DIR/overlays/NAME.png, th
 is the name: 'scans/*_scan.tif'. To resume an interrupted prediction, repeat the command. For a file of weights,
 --config defines the model and its size, by default M2SNet at 352 pixels. Exit status 1: some files could not be read;
 the others are done.
+
+With several models the map is the mean of their probabilities: --model repeated, or a pattern in quotes such as
+'runs/fold*-seed*'. --tta=flips averages over the image and its flips. --uncertainty, with several models or flips, adds
+DIR/uncertainty/NAME.png, the entropy of the map (255: one bit), and DIR/uncertainty.csv. --calibrated uses the
+temperature that `calibrate` stored.
 
 For a NIfTI volume, DIR/NAME.nii.gz is a mask on the grid of the volume, 1 where the probability is at least T (default
 0.5); --raw adds NAME_raw.nii.gz. For DICOM files, DIR/NAME_seg.dcm is one DICOM SEG for each series, named after the
@@ -22,7 +28,7 @@ from pathlib import Path
 
 from absl import flags
 
-from m2snet_jax.commands import parse, run
+from m2snet_jax.commands import define_models, load_predictor, parse, run
 from m2snet_jax.errors import InputError
 
 
@@ -33,18 +39,19 @@ def main(argv: list[str]) -> int:
 
 def _main(argv):
     def define(values):
-        flags.DEFINE_string('model', None, 'folder of a run, or a file of weights', flag_values=values)
+        define_models(values)
         flags.DEFINE_multi_string('images', [], 'folder, file or pattern; several are allowed', flag_values=values)
         flags.DEFINE_string('output', None, 'folder for the maps', flag_values=values)
         flags.DEFINE_enum('raw', None, ('npy', 'png16'), 'write probabilities before rounding', flag_values=values)
         flags.DEFINE_bool('overlay', False, 'also draw the outline of the mask on each image', flag_values=values)
         flags.DEFINE_float('threshold', None, 'also write masks, with this threshold', 0, 1, flag_values=values)
         flags.DEFINE_integer('batch', 8, 'images in a batch; a smaller batch needs less memory', 1, flag_values=values)
+        flags.DEFINE_bool('uncertainty', False, 'also write the entropy of each map', flag_values=values)
 
     argv = ['--raw=npy' if word in ('--raw', '-raw') else word for word in argv]
     config, _, values, words = parse(argv, __doc__, define, config='default', words=True)
     for flag in ('model', 'output'):
-        if getattr(values, flag) is None:
+        if not getattr(values, flag):
             raise InputError(f'--{flag} is missing')
     if not values.images and not words:
         raise InputError('--images is missing: name a folder or files')
@@ -67,18 +74,20 @@ def _main(argv):
     memory.keep_freed_memory()
     from m2snet_jax.images.decisions import image_reading
     from m2snet_jax.prediction.folders import predict_files
-    from m2snet_jax.prediction.predictor import load_model
     from m2snet_jax.prediction.writer import Writer
 
-    predictor = load_model(values.model, config=config)
+    predictor = load_predictor(values, config)
+    if values.uncertainty and predictor.passes == 1:
+        raise InputError('--uncertainty: needs several models (--model repeated, or a pattern) or --tta=flips')
     window = config.data.window or predictor.window
     if predictor.window not in (None, window):
-        raise InputError(f'--config.data.window={window}: {values.model} was trained with {predictor.window}')
+        raise InputError(f'--config.data.window={window}: {values.model[0]} was trained with {predictor.window}')
     predictor.window = window
     predictor.reading = image_reading([path for _, path in images], window, predictor.reading)
     for note in predictor.reading.notes:
         print(f'note: {note}', file=sys.stderr)
-    writer = Writer(output, predictor, values.raw, values.overlay, values.threshold)
+    doubt = {'uncertainty': values.uncertainty, 'variant': predictor.variant}
+    writer = Writer(output, predictor, values.raw, values.overlay, values.threshold, **doubt)
     done, before, faults = predict_files(predictor, images, writer, values.batch)
     went_on = f', {before} were there already' if before else ''
     print(f'{output}: {done} of {len(images)} images predicted{went_on}', file=sys.stderr)

@@ -13,6 +13,7 @@ from m2snet_jax.evaluation.cases import Member
 from m2snet_jax.evaluation.image_scores import NOTES
 from m2snet_jax.evaluation.published import published
 from m2snet_jax.metrics import hard, pranet, released
+from m2snet_jax.metrics.risk_coverage import risk_coverage
 from m2snet_jax.metrics.statistics import PROTOCOLS, groups, interval, resample, stack
 
 LEVEL, SEED = 0.95, 0  # of the bootstrap intervals
@@ -70,7 +71,7 @@ def summarise(
         about: first entries of `summary`.
         warnings: lines on the model; those on maps and masks are added here.
     """
-    scores, intervals, rows, details, counts = {}, {}, [], {}, {}
+    scores, intervals, rows, details, counts, doubt = {}, {}, [], {}, {}, {}
     warnings = [*([SELECTED_ON_TEST] if config.get('select') == 'test' else []), *warnings]
     for test_set, members in results.items():
         names, images = [member[1] for member in members], [member[-1] for member in members]
@@ -90,12 +91,38 @@ def summarise(
             'levels': np.asarray(sum(image['levels'] for image in images), int).tolist(),
             'cases': cases[test_set],
         }
+        if all('doubt' in image for image in images):
+            doubt[test_set], details[test_set]['doubt'] = _doubt(images)
     bootstrap = {'resamples': config.evaluate.bootstrap, 'seed': SEED, 'level': LEVEL}
     summary = {**about, 'test_sets': counts, 'warnings': warnings, 'protocols': CONSTANTS, 'bootstrap': bootstrap}
     beside = {test_set: published(config.data.name, test_set) for test_set in results}
     if any(beside.values()):
         summary['published'] = beside
+    if doubt:
+        summary['doubt'] = doubt
     return Scores({**summary, 'intervals': intervals, 'scores': scores}, rows, details)
+
+
+def _doubt(images):
+    """Returns how well each doubt finds the images of low Dice: areas for the summary, and curves for the report."""
+    risk = np.array([1 - np.mean([scores['hard']['Dice'] for scores in image['scores']]) for image in images])
+    doubts = {
+        'entropy': np.array([image['doubt']['entropy'] for image in images]),
+        'pairwise_dice': np.array([-image['doubt']['pairwise_dice'] for image in images]),
+    }
+    found = {name: risk_coverage(risk, values) for name, values in doubts.items()}
+    areas = ('area', 'ideal', 'random', 'low', 'high')
+    curves = ('coverage', 'risk', 'ideal_risk')
+    return (
+        {name: {key: one[key] for key in areas} for name, one in found.items()},
+        {name: {key: one[key].tolist() for key in curves} for name, one in found.items()},
+    )
+
+
+def figures_of(images: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Returns {'<protocol>/<name>': figure} of scored images, without intervals; see `image_scores.score_maps`."""
+    classes = [list(one) for one in zip(*(image['scores'] for image in images), strict=True)]
+    return _aggregate(classes, np.arange(len(images)), 0)[0]
 
 
 def _aggregate(classes, clusters, resamples):
@@ -139,4 +166,5 @@ def _rows(test_set, name, image):
         row = {'set': test_set, 'name': name, 'class': number}
         for protocol in PROTOCOLS:
             row.update({f'{protocol}/{key}': value for key, value in scores[protocol].items() if np.ndim(value) == 0})
+        row.update({f'doubt/{key}': value for key, value in image.get('doubt', {}).items()})
         yield row

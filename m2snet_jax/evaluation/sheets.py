@@ -26,7 +26,8 @@ def write_sheets(scores: Scores, folder: str | Path) -> None:
     folder = Path(folder) / FOLDER
     (folder / SUMMARY).unlink(missing_ok=True)
     table = io.StringIO()
-    writer = csv.DictWriter(table, list(scores.per_image[0]) if scores.per_image else ['set', 'name'])
+    columns = dict.fromkeys(column for row in scores.per_image for column in row)  # doubt only where it is computed
+    writer = csv.DictWriter(table, list(columns) or ['set', 'name'])
     writer.writeheader()
     writer.writerows(scores.per_image)
     write(folder / PER_IMAGE, table.getvalue())

@@ -85,9 +85,72 @@ def departures(config: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     ]
 
 
+DOUBTS = {
+    'entropy': 'mean entropy around the predicted lesion',
+    'pairwise_dice': 'mean pairwise Dice of the averaged maps',
+}
+FOLD_COLUMNS = ('hard/Dice', 'hard/IoU', 'pooled/Dice', 'released/Dice')
+
+
+def prediction_text(sheet: Mapping[str, Any]) -> str:
+    """Returns how the maps of a sheet were made, if not by one model alone; '' else."""
+    found = sheet.get('prediction', {})
+    parts = [f'mean of {found["models"]} models'] if 'models' in found else []
+    if 'sizes' in found:
+        parts.append(f'run at {" and ".join(map(str, found["sizes"]))} pixels and averaged at the size of each image')
+    parts += ['mean over the image and its three flips'] if 'tta' in found else []
+    if 'temperatures' in found:
+        parts.append(f'temperatures {", ".join(f"{one:.3f}" for one in found["temperatures"])}')
+    return '; '.join(parts)
+
+
+def doubt_rows(sheet: Mapping[str, Any], test_set: str) -> list[tuple[str, list[str]]]:
+    """Returns (doubt, [area, ideal, random, its interval]) as text of each doubt of a test set."""
+    rows = []
+    for name, one in sheet.get('doubt', {}).get(test_set, {}).items():
+        figures = [f'{float(one[key]):.4f}' for key in ('area', 'ideal', 'random')]
+        rows.append((DOUBTS[name], [*figures, f'{float(one["low"]):.4f} … {float(one["high"]):.4f}']))
+    return rows
+
+
+def fold_rows(sheet: Mapping[str, Any]) -> list[list[str]]:
+    """Returns the cells of the table by fold of a cross-validated sheet: fold, images, models and a few scores."""
+    return [
+        [fold, str(one['images']), str(one['models']), *(f'{float(one["scores"][key]):.4f}' for key in FOLD_COLUMNS)]
+        for fold, one in sheet.get('cross_validation', {}).get('folds', {}).items()
+    ]
+
+
+def _doubt_lines(sheet, test_set):
+    """Yields the lines on risk against coverage."""
+    rows = doubt_rows(sheet, test_set)
+    if rows:
+        yield from (
+            '',
+            '  risk against coverage: mean of 1 − Dice of the images of least doubt; its area, less is better',
+        )
+    for name, (area, ideal, random, interval) in rows:
+        yield f'    {name:40} {area}  ideal {ideal}  random {random} ({interval})'
+
+
+def _fold_lines(sheet):
+    """Yields the table by fold."""
+    rows = fold_rows(sheet)
+    if rows:
+        heads = ('fold', 'images', 'models', *FOLD_COLUMNS)
+        yield from ('by fold, each scored by the models that were not trained on it:', _columns(heads))
+    yield from map(_columns, rows)
+    if rows:
+        yield ''
+
+
+def _columns(cells):
+    return '  ' + ''.join(f'{cell:>15}' for cell in cells)
+
+
 def text(sheet: Mapping[str, Any]) -> str:
     """Returns the tables of a `summary.json` as text, one a test set."""
-    lines = []
+    lines = [f'maps: {prediction_text(sheet)}', ''] if 'prediction' in sheet else []
     for test_set, entry in test_sets(sheet):
         bootstrap = sheet['bootstrap']
         interval = f'{bootstrap["level"]:.0%} intervals from {bootstrap["resamples"]} resamples of {entry["resampled"]}'
@@ -103,5 +166,7 @@ def text(sheet: Mapping[str, Any]) -> str:
             changed = [f'{key} {before} → {now}' for key, before, now in departures(sheet.get('config') or {})]
             if changed:
                 lines.append(f'  Not the released recipe: {", ".join(changed)}.')
+        lines += _doubt_lines(sheet, test_set)
         lines.append('')
+    lines += _fold_lines(sheet)
     return '\n'.join([*lines, *(f'warning: {one}' for one in sheet['warnings'])]).rstrip()

@@ -3,6 +3,8 @@
 Beside the sheets (see sheets.py) a folder gets `maps/<set>/<name>.png` and a few `overlays/`.
 """
 
+import collections
+import csv
 import dataclasses
 import itertools
 import sys
@@ -19,20 +21,23 @@ from tqdm import tqdm
 from m2snet_jax.config import expand_paths, flatten, load_config, to_json
 from m2snet_jax.data.datasets import Dataset, open_dataset
 from m2snet_jax.data.pipeline import eval_batches
+from m2snet_jax.data.splits import TRAINED_ON
 from m2snet_jax.devices import processes
 from m2snet_jax.devices.mesh import Mesh, make_mesh, own_rows, shard
 from m2snet_jax.errors import InputError
-from m2snet_jax.evaluation.cases import draw_cases
+from m2snet_jax.evaluation.cases import Member, draw_cases
 from m2snet_jax.evaluation.image_scores import score_maps
 from m2snet_jax.evaluation.scores import Scores, summarise
 from m2snet_jax.evaluation.sheets import FOLDER
 from m2snet_jax.images.drawing import case_panels, overlay
 from m2snet_jax.images.formats import write_png
 from m2snet_jax.metrics.workers import in_processes
+from m2snet_jax.prediction.doubt import mean_entropy
 from m2snet_jax.prediction.folders import claim_folder, map_paths
-from m2snet_jax.prediction.predictor import Predictor, load_model, released_map
+from m2snet_jax.prediction.predictor import Predictor, is_lesion, released_map, resized_map
+from m2snet_jax.prediction.temperature_file import read_temperature
 from m2snet_jax.storage import finish, refetch, versions, with_addresses
-from m2snet_jax.weights import recorded_config, trained_config
+from m2snet_jax.weights import recorded_config, run_folder, trained_config
 from m2snet_jax.weights.pretrained import weight_warnings
 
 Panels = dict[str, UInt8[np.ndarray, 'height width 3']]
@@ -55,33 +60,89 @@ def own_config(model: Path, given: Any) -> Any:
     return config
 
 
-def evaluate_model(model: Path, config: Any, sets: Sequence[str] | None, output: Path) -> Scores:
-    """Predicts and scores the test sets of a config with a trained model; see `evaluate` for what is written.
+def evaluate_model(
+    predictor: Predictor, models: Sequence[Path], config: Any, sets: Sequence[str] | None, output: Path
+) -> Scores:
+    """Predicts and scores the test sets of a config with trained models; see `evaluate` for what is written.
 
     Args:
-        model: the folder of a run, or a file of weights.
+        predictor: of all models.
+        models: their paths, the folders of runs or files of weights.
         sets: names of some test sets, None for all.
         output: folder, marked as this model's.
 
     Raises:
         InputError: no such test sets, other classes than the model's, or a folder with maps of another model.
     """
-    dataset, predictor = chosen_sets(open_dataset(config), sets), load_model(model, config=config)
+    dataset = chosen_sets(open_dataset(config), sets)
+    shown = ', '.join(map(str, models))
     if predictor.classes != config.data.classes:
-        raise InputError(f'--model={model}: predicts {predictor.classes} classes, the config has {config.data.classes}')
-    with config.unlocked():
-        config.data.size = predictor.size
-        # Whatever config names the test sets, the sheet must say how the model was chosen.
-        config.select = predictor.config.get('select', 'last')
-    claim_folder(output / 'maps', {'model_hash': predictor.model_hash, 'size': predictor.size})
-    warnings = weight_warnings(ConfigDict(trained)) if (trained := trained_config(model)) else []
+        raise InputError(f'--model={shown}: predicts {predictor.classes} classes, the config has {config.data.classes}')
+    set_model_keys(config, predictor)
+    claim_folder(output / 'maps', about_maps(predictor))
+    warnings = [*model_warnings(models), *trained_on_warnings(models, dataset)]
     for kind in ('integers', 'floats'):
         white, trained_white = (getattr(one.reading, kind) for one in (dataset, predictor))
         if None not in (white, trained_white) and white != trained_white:
             warnings.append(f'{white:g} is white in these images ({kind}), {trained_white:g} in those of the training')
     scores, _ = evaluate(predictor, dataset, config, make_mesh(), output, warnings)
-    about = {'config': to_json(config), 'model': with_addresses(str(model)), 'model_hash': predictor.model_hash}
-    return scores.with_summary(**about, versions=versions())
+    return scores.with_summary(**about_scores(config, models, predictor), versions=versions())
+
+
+def set_model_keys(config: Any, predictor: Predictor) -> None:
+    """Sets the keys of a config that depend on the models, whatever config names the test sets."""
+    selected = {(member.config or {}).get('select', 'last') for member in predictor.members}
+    with config.unlocked():
+        config.data.size = predictor.size
+        # The sheet must say how the model was chosen.
+        config.select = next(way for way in ('test', 'validation', 'last') if way in selected)
+
+
+def about_maps(predictor: Predictor) -> dict[str, Any]:
+    """Returns what identifies the maps of a predictor, JSON values."""
+    return {'model_hash': predictor.model_hash, 'size': predictor.size, **predictor.variant}
+
+
+def about_scores(config: Any, models: Sequence[Path], predictor: Predictor) -> dict[str, Any]:
+    """Returns the first entries of the summary of models."""
+    variant: dict[str, Any] = {'prediction': predictor.variant} if predictor.variant else {}
+    if 'temperatures' in predictor.variant:
+        variant['calibrations'] = [read_temperature(model) for model in models]
+    names = with_addresses(', '.join(map(str, models)))
+    return {'config': to_json(config), 'model': names, 'model_hash': predictor.model_hash, **variant}
+
+
+def model_warnings(models: Sequence[Path]) -> list[str]:
+    """Returns a line for each doubt about the weights that models were trained from."""
+    configs = [trained for model in models if (trained := trained_config(model))]
+    return list(dict.fromkeys(line for trained in configs for line in weight_warnings(ConfigDict(trained))))
+
+
+def trained_on_warnings(models: Sequence[Path], dataset: Dataset) -> list[str]:
+    """Returns a line for each test set with images that a model was trained on, by the SHA-256 in their manifests."""
+    trained = set().union(*(trained_images(model) for model in models))
+    rows = [row for row in dataset.manifest if row['split'] in dataset.tests and row['image_sha256'] in trained]
+    counts = collections.Counter(row['split'] for row in rows)
+    some = 'the model was' if len(models) == 1 else 'some of the models were'
+    return [
+        f'{name}: {number} of {len(dataset.tests[name])} images are among those that {some} trained on: these scores '
+        'are flattered'
+        for name, number in counts.items()
+    ]
+
+
+def trained_images(model: Path) -> set[str]:
+    """Returns the SHA-256 of the images that a model was trained on or chosen with; none where it is not recorded."""
+    return {row['image_sha256'] for row in recorded_manifest(model) if row['split'] in TRAINED_ON}
+
+
+def recorded_manifest(model: Path) -> list[dict[str, str]]:
+    """Returns the rows of the manifest of a run, none where there is no run."""
+    path = run_folder(model) / 'manifest.csv'
+    if not model.is_dir() or not path.exists():
+        return []
+    with path.open(newline='', encoding='utf-8', errors='surrogateescape') as file:
+        return list(csv.DictReader(file))
 
 
 def chosen_sets(dataset: Dataset, sets: Sequence[str] | None) -> Dataset:
@@ -112,15 +173,58 @@ def evaluate(
     Returns:
         The scores, and {'<set>/<name>': the first few images as `case_panels`}.
     """
-    results, panels, workdir = {}, {}, Path(workdir)
-    process, count = jax.process_index(), jax.process_count()
-    predict = predictor.over(mesh)
+    results, panels = {}, {}
+    for test_set, source in dataset.tests.items():
+        results[test_set], drawn = score_source(predictor, test_set, source, config, mesh, workdir)
+        panels |= drawn
+    return summarise_all(
+        results, dataset.tests, config, workdir, {'manifest_hash': dataset.manifest_hash}, warnings
+    ), panels
 
-    def predicted(test_set, source, members):
-        for number, (example, maps) in enumerate(_maps(predict, source, config, mesh)):
+
+def summarise_all(
+    results: dict[str, list[Member]],
+    tests: dict[str, Sequence],
+    config: Any,
+    workdir: str | Path,
+    about: dict[str, Any],
+    warnings: Sequence[str] = (),
+) -> Scores:
+    """Returns the Scores of scored images and draws their cases, in the first process for all.
+
+    Args:
+        results: {test set: its scored images}.
+        tests: {test set: its examples}.
+        config, workdir: as in `evaluate`.
+        about, warnings: as in `summarise`.
+    """
+    scores = None
+    if processes.is_primary():
+        workdir = Path(workdir)
+        refetch(workdir / 'maps')
+        folder = workdir / FOLDER / 'cases'
+        cases = {name: draw_cases(name, results[name], source, folder) for name, source in tests.items()}
+        scores = summarise(results, config, cases, about, warnings)
+    return processes.gather(scores)[0]
+
+
+def score_source(
+    predictor: Predictor, test_set: str, source: Sequence, config: Any, mesh: Mesh, workdir: str | Path
+) -> tuple[list[Member], Panels]:
+    """Predicts and scores one test set; see `evaluate`. Returns its scored images, and pictures of the first few."""
+    workdir, panels, members, doubts = Path(workdir), {}, [], []
+    process, count = jax.process_index(), jax.process_count()
+    several = predictor.passes > 1
+    maps_of = (
+        _doubted_maps(predictor, source, config, mesh) if several else _maps(predictor.over(mesh), source, config, mesh)
+    )
+
+    def predicted():
+        for number, (example, maps, *doubt) in enumerate(maps_of):
             index, name = process + number * count, example['name']
             paths = map_paths(workdir / 'maps' / test_set, name, config.data.classes)
             members.append((index, name, paths))
+            doubts.extend(doubt)
             for path, levels in zip(paths, np.moveaxis(maps, -1, 0), strict=True):
                 write_png(path, levels)
             if index < config.log.images:
@@ -129,20 +233,14 @@ def evaluate(
                 write_png(workdir / 'overlays' / test_set / f'{name}.png', overlay(*case))
             yield maps, example['mask'], config.data.classes
 
-    for test_set, source in dataset.tests.items():
-        members, share = [], -(-len(source) // count)
-        images = list(with_bar(in_processes(score_maps, predicted(test_set, source, members), share), share, test_set))
-        scored = [(*member, image) for member, image in zip(members, images, strict=True)]
-        finish(workdir)
-        results[test_set] = sorted(itertools.chain(*processes.gather(scored)), key=lambda member: member[0])
-    scores = None
-    if processes.is_primary():
-        refetch(workdir / 'maps')
-        folder = workdir / FOLDER / 'cases'
-        cases = {name: draw_cases(name, results[name], source, folder) for name, source in dataset.tests.items()}
-        scores = summarise(results, config, cases, {'manifest_hash': dataset.manifest_hash}, warnings)
-    panels = {name: drawn for part in processes.gather(panels) for name, drawn in part.items()}
-    return processes.gather(scores)[0], panels
+    share = -(-len(source) // count)
+    images = list(with_bar(in_processes(score_maps, predicted(), share), share, test_set))
+    if several:
+        images = [image | {'doubt': doubt} for image, doubt in zip(images, doubts, strict=True)]
+    scored = [(*member, image) for member, image in zip(members, images, strict=True)]
+    finish(workdir)
+    scored = sorted(itertools.chain(*processes.gather(scored)), key=lambda member: member[0])
+    return scored, {name: drawn for part in processes.gather(panels) for name, drawn in part.items()}
 
 
 def sample_panels(predict: Callable[..., Any], source: Sequence, config: Any, mesh: Mesh) -> Panels:
@@ -169,6 +267,18 @@ def _maps(predict, source, config, mesh):
         probabilities = own_rows(predict(shard(images, mesh)))
         for example, probability in zip(examples, probabilities, strict=False):
             yield example, released_map(probability, *example['mask'].shape)
+
+
+def _doubted_maps(predictor, source, config, mesh):
+    """Yields what `_maps` yields and {'entropy': …, 'pairwise_dice': …} of each example."""
+    predict = predictor.predictions_over(mesh)
+    for examples, images in eval_batches(source, config, mesh.size, jax.process_index(), jax.process_count()):
+        predictions = predict([example['original'] for example in examples], images)
+        for example, prediction in zip(examples, predictions, strict=True):
+            size = example['mask'].shape
+            maps, probability = released_map(prediction.probability, *size), resized_map(prediction.probability, *size)
+            entropy = mean_entropy(probability, is_lesion(maps, 0.5))
+            yield example, maps, {'entropy': entropy, 'pairwise_dice': prediction.agreement}
 
 
 def _lesion(mask, classes):

@@ -170,6 +170,7 @@ def describe(predictor: Predictor, kind: str) -> dict[str, Any]:
         'std': augment.TEST_STD.tolist(),
         'window': predictor.window,
         'model_hash': predictor.model_hash,
+        **predictor.variant,
     }
     steps = f"Pillow's bilinear resize to {size} × {size}, ÷255, − mean, ÷std, network, sigmoid"
     if kind == 'safetensors':

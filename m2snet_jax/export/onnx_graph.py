@@ -38,7 +38,7 @@ def _pool_over_two_axes(graph):
         second = makers[pool.input[0]]
         first, last = makers[second.input[0]], users[pool.output[0]]
         transpose(first, first.input[0], [0, 3, 1, 2])
-        window = {'kernel_shape': settings['kernel_shape'][1:3], 'strides': settings['strides'][1:3]}
+        window: dict[str, Any] = {'kernel_shape': settings['kernel_shape'][1:3], 'strides': settings['strides'][1:3]}
         low, high = settings['pads'][1:3], settings['pads'][5:7]
         pool.CopyFrom(helper.make_node('MaxPool', first.output, pool.output, pool.name, **window, pads=low + high))
         transpose(last, pool.output[0], [0, 2, 3, 1])

@@ -40,7 +40,7 @@ def predict_files(
     todo = [(series, name, path) for series in left for name, path in series.images]
     done, faults = 0, []
     with tqdm(total=len(todo), unit='image', disable=None, file=sys.stderr) as bar:
-        predicted = _predicted(predictor, todo, batch, faults, bar)
+        predicted = _predicted(predictor, todo, batch, faults, bar, writer.agreements)
         for series, members in itertools.groupby(predicted, lambda member: member[0]):
             maps = {}
             for _, name, pixels, probability in members:
@@ -56,10 +56,11 @@ def predict_files(
     return done, len(images) - len(todo), list(dict.fromkeys(faults))
 
 
-def _predicted(predictor, images, batch, faults, bar):
+def _predicted(predictor, images, batch, faults, bar, agreements=None):
     """Yields (series, name, pixels, probability) of [(series, name, path)] in order, None for what cannot be read.
 
-    The next images are read while the network runs on the last ones.
+    `agreements`, a dict or None, gets how far the averaged maps of each image agree. The next images are read
+    while the network runs on the last ones.
     """
     with concurrent.futures.ThreadPoolExecutor(min(batch, os.cpu_count() or 1)) as threads:
         remaining = iter(images)
@@ -77,7 +78,12 @@ def _predicted(predictor, images, batch, faults, bar):
                     continue
                 if turned:
                     bar.write(f'{path}: turned upright, as its EXIF data ask', file=sys.stderr)
-            probabilities = dict(zip(pixels_of, predictor.probabilities(list(pixels_of.values())), strict=True))
+            if agreements is None:
+                probabilities = dict(zip(pixels_of, predictor.probabilities(list(pixels_of.values())), strict=True))
+            else:
+                predictions = dict(zip(pixels_of, predictor.predictions(list(pixels_of.values())), strict=True))
+                agreements |= {name: one.agreement for name, one in predictions.items()}
+                probabilities = {name: one.probability for name, one in predictions.items()}
             for series, name, _, _ in for_now:
                 yield series, name, pixels_of.get(name), probabilities.get(name)
             bar.update(len(for_now))

@@ -1,6 +1,7 @@
 """From an image to a map: loads any trained model, runs it, and turns probabilities into maps."""
 
 import functools
+import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,15 +18,15 @@ from PIL import Image
 from m2snet_jax.build import empty_model
 from m2snet_jax.config import load_config
 from m2snet_jax.data import augment
-from m2snet_jax.devices.mesh import Mesh, replicate
+from m2snet_jax.devices.mesh import Mesh, own_rows, replicate, shard
 from m2snet_jax.devices.programs import compiler_options, one_by_one
 from m2snet_jax.errors import InputError
 from m2snet_jax.images.decisions import image_reading
 from m2snet_jax.images.formats import read_image
 from m2snet_jax.images.reading import UNDECIDED, from_json
-from m2snet_jax.models.folding import fold_batch_norms
 from m2snet_jax.models.model_weights import merge_model, split_model
-from m2snet_jax.storage import local_path
+from m2snet_jax.prediction.members import FLIPS, Member, Prediction, find_models, mean_map, pairwise_dice
+from m2snet_jax.prediction.temperature_file import stored_temperature
 from m2snet_jax.weights import load_weights, recorded_config, recorded_reading
 from m2snet_jax.weights.names import model_hash
 
@@ -33,19 +34,25 @@ LARGEST_BATCH = 8  # a longer list runs in pieces of this many images
 Probabilities = Float[np.ndarray, 'size size classes']  # in [0, 1], at the network's size
 
 
-def load_model(path: str | Path, *, config: Any = None) -> 'Predictor':
-    """Loads a trained model for prediction.
+def load_model(path: str | Path | Sequence[str | Path], *, config: Any = None, calibrated: bool = False) -> 'Predictor':
+    """Loads a trained model, or several as one, for prediction.
 
     Args:
         path: the folder of a run or of a converted model (its newest checkpoint is taken), the folder `checkpoints` in
-            it or one step's folder in that, or a PyTorch or safetensors file.
+            it or one step's folder in that, or a PyTorch or safetensors file. A list of these, or a pattern such as
+            'runs/fold*-seed*', gives one Predictor of all.
         config: model and size of a bare file, as a ConfigDict or a name for `load_config`; by default M2SNet with a
             Res2Net-50 at 352 pixels. A run has recorded its own.
+        calibrated: divide the logits of each model by the temperature that `calibrate` stored beside it.
 
     Raises:
-        InputError: nothing there, or weights that do not fit.
+        InputError: nothing there, weights that do not fit, no stored temperature, or models of other classes.
     """
-    path = local_path(path)
+    loaded = [_load_one(one, config, calibrated) for one in find_models(path)]
+    return loaded[0] if len(loaded) == 1 else Predictor.joined(loaded)
+
+
+def _load_one(path: Path, config: Any, calibrated: bool) -> 'Predictor':
     bare = not path.is_dir()
     if not bare:
         config = cast(Any, ConfigDict(recorded_config(path)))
@@ -59,45 +66,98 @@ def load_model(path: str | Path, *, config: Any = None) -> 'Predictor':
             expected = f'{config.model.name} with {config.model.encoder} and {config.data.classes} output map(s)'
             raise InputError(f'{error} (expected {expected}; another config names another model)') from None
         raise
-    predictor = Predictor(model, config.data.size, config)
+    temperature = stored_temperature(path, model_hash(model)) if calibrated else 1.0
+    predictor = Predictor(model, config.data.size, config, temperature)
     if not bare:
         predictor.reading = from_json(recorded_reading(path)).of_images()
     return predictor
 
 
 class Predictor:
-    """Probability maps of images: `predictor(image)`.
+    """Probability maps of images, by one model or by the mean of several: `predictor(image)`.
 
     It runs on the first device that jax finds, and may be called from several threads at once. The batch norms of its
-    model, an MSNet or M2SNet, are folded into the convolutions.
+    models, MSNets or M2SNets, are folded into the convolutions. Models run one after the other over a batch.
 
     Attributes:
-        size: side in pixels at which the network runs.
+        members: the models, in the order of their hashes.
+        size: side in pixels at which the network runs; of models of several sizes the largest.
         classes: maps that it predicts.
-        config: the ConfigDict that named the model, None without.
+        config: the ConfigDict that named the (first) model, None without.
         window: as `data.window`, for files of more than 8 bits; the config's, and may be set.
-        reading: how the images that the model was trained on were read, as its run recorded it; may be set.
+        reading: how the images that the models were trained on were read, as their runs recorded it; may be set.
+        flips: whether maps are means over the image and its three flips, each flipped back; may be set.
     """
 
-    def __init__(self, model: Any, size: int, config: Any = None):
-        self._model = model
-        graph, self._weights = split_model(fold_batch_norms(model))
-        self._step, self._compiled, self._lock = make_predict_step(graph), {}, threading.Lock()
-        self.size, self.classes, self.config = size, model.output1.kernel.shape[-1], config
+    def __init__(self, model: Any, size: int, config: Any = None, temperature: float = 1.0):
+        self._set_members([Member(model, size, config, temperature)])
         self.window = None if config is None else config.data.get('window')  # runs from before the key have none
         self.reading = UNDECIDED
 
+    @classmethod
+    def joined(cls, predictors: Sequence['Predictor']) -> 'Predictor':
+        """Returns one Predictor of the models of several, the same for any order of them.
+
+        Raises:
+            InputError: their classes, windows or readings differ.
+        """
+        first = predictors[0]
+        for name in ('classes', 'window', 'reading'):
+            found = list(dict.fromkeys(str(getattr(one, name)) for one in predictors))
+            if len(found) > 1:
+                raise InputError(f'the models have different {name}: {" and ".join(found)}; give models that agree')
+        new = cls.__new__(cls)
+        by_hash = sorted(predictors, key=lambda one: (one.model_hash, one.size, one.members[0].temperature))
+        new._set_members([member for one in by_hash for member in one.members])
+        new.window, new.reading = first.window, first.reading
+        return new
+
+    def _set_members(self, members: list[Member]) -> None:
+        self.members, self._steps = members, []
+        for member in members:
+            graph, weights = split_model(member.folded())
+            self._steps.append((make_predict_step(graph), weights))
+        self._compiled, self._lock = {}, threading.Lock()
+        self.size, self.config, self.flips = max(one.size for one in members), members[0].config, False
+        self.classes = members[0].model.output1.kernel.shape[-1]
+
+    @property
+    def passes(self) -> int:
+        """The number of maps that are averaged."""
+        return len(self.members) * (len(FLIPS) if self.flips else 1)
+
+    @property
+    def sizes(self) -> list[int]:
+        """The sizes of the models, each once."""
+        return sorted({member.size for member in self.members})
+
+    @property
+    def variant(self) -> dict[str, Any]:
+        """How maps differ from those of the model alone, as JSON values by name; nothing for one model without flips.
+
+        Folders of maps and score sheets record it.
+        """
+        found: dict[str, Any] = {'models': len(self.members)} if len(self.members) > 1 else {}
+        found |= {'sizes': self.sizes} if len(self.sizes) > 1 else {}
+        found |= {'tta': 'flips'} if self.flips else {}
+        temperatures = [member.temperature for member in self.members]
+        return found | ({'temperatures': temperatures} if any(one != 1 for one in temperatures) else {})
+
     @property
     def model(self) -> Any:
-        """The model itself, in evaluation mode; a new object each time, which shares the arrays."""
-        model = nnx.merge(*nnx.split(self._model))
+        """The (first) model itself, in evaluation mode; a new object each time, which shares the arrays."""
+        model = nnx.merge(*nnx.split(self.members[0].model))
         model.eval()
         return model
 
     @functools.cached_property
     def model_hash(self) -> str:
-        """SHA-256 of the weights, the same for every kind of file; see `weights.names.model_hash`."""
-        return model_hash(self._model)
+        """SHA-256 of the weights, the same for every kind of file (see `weights.names.model_hash`).
+
+        For several models it is the SHA-256 of their hashes, sorted.
+        """
+        hashes = sorted(model_hash(member.model) for member in self.members)
+        return hashes[0] if len(hashes) == 1 else hashlib.sha256('\n'.join(hashes).encode()).hexdigest()
 
     def __call__(self, image: Any) -> Any:
         """Returns float32 `[H, W]`, or `[H, W, classes]` for several classes, in [0, 1], at the image's own size.
@@ -129,33 +189,83 @@ class Predictor:
     def probabilities(self, images: Sequence[UInt8[np.ndarray, 'height width *rgb']]) -> list[Probabilities]:
         """Returns the float32 probabilities of each image; images may have any sizes, in grey or RGB.
 
-        Images run in batches of 1, 2, 4 or 8, padded where needed, so that at most four programs are compiled, each on
-        first use.
+        They have the network's size. Those of models of several sizes are means at the image's own size.
+
+        Images run in batches of 1, 2, 4 or 8, padded where needed, so that at most four programs are compiled for each
+        structure and size of a model, each on first use.
 
         Raises:
             InputError: an array of another kind.
         """
+        return [one.probability for one in self.predictions(images)]
+
+    def predictions(self, images: Sequence[UInt8[np.ndarray, 'height width *rgb']]) -> list[Prediction]:
+        """Returns the Prediction of each image: its probabilities, and how far the averaged maps agree."""
         images, results = [_colour(pixels) for pixels in images], []
         for start in range(0, len(images), LARGEST_BATCH):
-            examples = [augment.test_example(pixels, self.size) for pixels in images[start : start + LARGEST_BATCH]]
-            bucket = 1 << (len(examples) - 1).bit_length()
-            batch = np.stack(examples + [examples[-1]] * (bucket - len(examples)))
-            results.extend(np.asarray(self._program(batch)(self._weights, batch))[: len(examples)])
+            piece = images[start : start + LARGEST_BATCH]
+            bucket, batches = 1 << (len(piece) - 1).bit_length(), {}
+            for size in self.sizes:
+                examples = [augment.test_example(pixels, size) for pixels in piece]
+                batches[size] = np.stack(examples + [examples[-1]] * (bucket - len(examples)))
+            results += self._combined(self._passes(batches, self._run), piece)
         return results
 
     def over(self, mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
-        """Returns the network as a function of batches that are split over a mesh: images → probabilities.
+        """Returns the network of a single model as a function of batches that are split over a mesh.
 
-        Images are `[B, S, S, 3]`, normalised for the test path; probabilities `[B, S, S, C]`.
+        Images `[B, S, S, 3]`, normalised for the test path, give probabilities `[B, S, S, C]`.
         """
-        return functools.partial(self._step, replicate(self._weights, mesh))
+        step, weights = self._steps[0]
+        return functools.partial(step, replicate(weights, mesh))
 
-    def _program(self, batch):
-        """Returns the step compiled for the shape of `batch`; other threads wait meanwhile."""
+    def predictions_over(self, mesh: Mesh) -> Callable[..., list[Prediction]]:
+        """Returns a function of this process's share of a batch, which is split over a mesh: its Predictions.
+
+        Its arguments are the images, uint8 [H, W, 3] each, and the same normalised at `size`, filled up to a whole
+        share.
+        """
+        placed = [replicate(weights, mesh) for _, weights in self._steps]
+
+        def run(number, batch):
+            return own_rows(self._steps[number][0](placed[number], shard(np.ascontiguousarray(batch), mesh)))
+
+        def predict(images, at_size):
+            batches = {self.size: at_size}
+            for size in self.sizes[:-1]:
+                batches[size] = np.zeros((len(at_size), size, size, 3), np.float32)
+                for row, pixels in zip(batches[size], images, strict=False):
+                    row[:] = augment.test_example(pixels, size)
+            return self._combined(self._passes(batches, run), images)
+
+        return predict
+
+    def _passes(self, batches, run):
+        """Returns the probabilities of a batch from each model and flip; one model computes at a time."""
+        passes = []
+        for number, member in enumerate(self.members):
+            for axes in FLIPS if self.flips else FLIPS[:1]:
+                passes.append(np.flip(run(number, np.flip(batches[member.size], axes)), axes))
+        return passes
+
+    def _combined(self, passes, images):
+        """Returns the Prediction of each image, from the probabilities of its batch."""
+        predictions = []
+        for index, pixels in enumerate(images):
+            maps = [np.asarray(one[index]) for one in passes]
+            if len(self.sizes) > 1:
+                maps = [resized_map(np.ascontiguousarray(one), *pixels.shape[:2]) for one in maps]
+            predictions.append(Prediction(mean_map(maps), pairwise_dice(maps)))
+        return predictions
+
+    def _run(self, number, batch):
+        """Runs a model on a batch, by a program that models of one structure share; other threads wait meanwhile."""
+        step, weights = self._steps[number]
         with self._lock:
-            if batch.shape not in self._compiled:
-                self._compiled[batch.shape] = self._step.lower(self._weights, batch).compile()
-            return self._compiled[batch.shape]
+            if (step, batch.shape) not in self._compiled:
+                self._compiled[step, batch.shape] = step.lower(weights, batch).compile()
+            program = self._compiled[step, batch.shape]
+        return np.asarray(program(weights, batch))
 
 
 def _colour(pixels):

@@ -1,7 +1,9 @@
 """The files that a prediction leaves in its folder: maps, masks, overlays, and the results of a series."""
 
+import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,11 +11,12 @@ from jaxtyping import Float32
 
 from m2snet_jax.images import nifti
 from m2snet_jax.images.drawing import Picture, overlay
-from m2snet_jax.images.formats import encode_png
+from m2snet_jax.images.formats import encode_png, locate
+from m2snet_jax.prediction.doubt import entropy_levels, mean_entropy
 from m2snet_jax.prediction.folders import claim_folder, map_paths
 from m2snet_jax.prediction.predictor import Predictor, is_lesion, released_map, resized_map, sixteen_bit_map
 from m2snet_jax.prediction.series import Maps, Series, encode_results, result_files
-from m2snet_jax.storage import write
+from m2snet_jax.storage import append, write
 
 
 class Writer:
@@ -24,6 +27,12 @@ class Writer:
         raw: None for the released 8 bits, 'npy' for float32 [H, W] or [H, W, C], 'png16' for 16-bit PNG.
         outline: also draw `overlays/`.
         threshold: also write `masks/`, cut at this probability; None: no masks, and outlines are cut at 0.5.
+        uncertainty: also write `uncertainty/`, the entropy of each map, and `uncertainty.csv`, its mean around the
+            lesion and the agreement of the averaged maps. For a NIfTI volume, NAME_uncertainty.nii.gz.
+        variant: as `Predictor.variant`, recorded with the model.
+
+    Attributes:
+        agreements: with `uncertainty` a dict, which gets the agreement of each image before its `write`; else None.
     """
 
     def __init__(
@@ -33,28 +42,34 @@ class Writer:
         raw: str | None = None,
         outline: bool = False,
         threshold: float | None = None,
+        uncertainty: bool = False,
+        variant: dict[str, Any] | None = None,
     ):
         self.folder, self._raw, self._outline, self._threshold = Path(folder), raw, outline, threshold
         self._predictor, self._classes = predictor, predictor.classes
+        self.agreements: dict[str, float] | None = {} if uncertainty else None
+        self._entropies: dict[str, Maps] = {}  # of the slices of the volume that is being written
         about = {'model_hash': predictor.model_hash, 'size': predictor.size, 'raw': raw, 'threshold': threshold}
         white = {f'white_{kind}': getattr(predictor.reading, kind) for kind in ('integers', 'floats')}
         shown = {'window': predictor.window, **white}
+        about |= (variant or {}) | ({'uncertainty': True} if uncertainty else {})
         claim_folder(folder, about | {name: value for name, value in shown.items() if value is not None})
 
     def paths(self, name: str, series: Series) -> dict[str, list[Path]]:
-        """Returns the paths of 'map', 'mask' and 'overlay' of one image; a slice of NIfTI has no maps or masks."""
+        """Returns the paths of 'map', 'mask', 'overlay', 'doubt' of one image; a slice of NIfTI has only an overlay."""
         overlays = [self.folder / 'overlays' / f'{name}.png'] * self._outline
         if series.reader is nifti:
-            return {'map': [], 'mask': [], 'overlay': overlays}
+            return {'map': [], 'mask': [], 'overlay': overlays, 'doubt': []}
         ending = '.npy' if self._raw == 'npy' else '.png'
         maps = [self.folder / f'{name}.npy'] if ending == '.npy' else map_paths(self.folder, name, self._classes)
         masks = map_paths(self.folder / 'masks', name, self._classes) if self._threshold is not None else []
-        return {'map': maps, 'mask': masks, 'overlay': overlays}
+        doubts = [] if self.agreements is None else map_paths(self.folder / 'uncertainty', name, self._classes)
+        return {'map': maps, 'mask': masks, 'overlay': overlays, 'doubt': doubts}
 
     def is_done(self, series: Series) -> bool:
         """Whether all files of a series exist; they are written whole, so they need not be written again."""
         own = [path for name, _ in series.images for paths in self.paths(name, series).values() for path in paths]
-        return all(path.exists() for path in own + result_files(series, self.folder, self._raw))
+        return all(path.exists() for path in own + result_files(series, self.folder, self._raw) + self._volume(series))
 
     def write(
         self, name: str, series: Series, pixels: Picture, probability: Float32[np.ndarray, 'size size classes']
@@ -62,6 +77,8 @@ class Writer:
         """Writes the files of one image and returns its maps at its own size: 8-bit levels or, with `raw`, float32."""
         size, paths = pixels.shape[:2], self.paths(name, series)
         maps = (released_map if self._raw is None else resized_map)(probability, *size)
+        if self.agreements is not None:
+            self._write_doubt(name, series, resized_map(probability, *size), is_lesion(maps, self._cut))
         if self._raw == 'npy':
             data = io.BytesIO()
             np.save(data, maps[..., 0] if self._classes == 1 else maps)
@@ -85,6 +102,32 @@ class Writer:
             lesions = {name: is_lesion(one, self._cut) for name, one in maps.items()}
             for path, data in zip(paths, encode_results(series, maps, lesions, self._predictor), strict=True):
                 write(path, data)
+        entropies = [self._entropies.pop(name) for name, _ in series.images if name in self._entropies]
+        for path in self._volume(series) if len(entropies) == len(series.images) else ():
+            levels = np.stack(entropies)
+            data = nifti.encode_nifti(locate(series.images[0][1])[0], levels[..., 0] if self._classes == 1 else levels)
+            write(path, data)
+
+    def _write_doubt(self, name, series, probability, lesion):
+        """Writes the entropy of one image and its row of the table; a slice waits for its volume."""
+        assert self.agreements is not None
+        levels = entropy_levels(probability)
+        if series.reader is nifti:
+            self._entropies[name] = levels
+        row = io.StringIO()
+        path = self.folder / 'uncertainty.csv'
+        values = (f'{mean_entropy(probability, lesion):.6f}', f'{self.agreements.pop(name):.6f}')
+        csv.writer(row, lineterminator='\n').writerow((name, *values))
+        if not path.exists():
+            write(path, 'name,mean_entropy,pairwise_dice\n')
+        append(path, row.getvalue())
+        for doubt_path, channel in zip(self.paths(name, series)['doubt'], np.moveaxis(levels, -1, 0), strict=False):
+            write(doubt_path, encode_png(np.ascontiguousarray(channel)))
+
+    def _volume(self, series):
+        """Returns the path of the entropy of a NIfTI volume, if it is written."""
+        wanted = self.agreements is not None and series.reader is nifti
+        return [self.folder / f'{series.name}_uncertainty.nii.gz'] if wanted else []
 
     @property
     def _cut(self) -> float:

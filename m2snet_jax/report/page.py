@@ -48,6 +48,8 @@ def write_report(scores: Scores, folder: str | Path) -> Path:
         published_note=_published_note(summary, test_sets),
         warnings=[*summary['warnings'], *_missing_maps(summary)],
         test_sets=test_sets,
+        folds={'heads': ('fold', 'images', 'models', *table.FOLD_COLUMNS), 'rows': table.fold_rows(summary)},
+        calibrations=_calibration_figures(summary),
         training=_training_figures(folder),
         about=_about(summary),
         departures=table.departures(config) if config else [],
@@ -77,6 +79,7 @@ def _about(summary):
         'data': config and config['data']['name'],
         'steps trained': summary.get('step'),
         'weights': summary.get('model'),
+        'prediction': table.prediction_text(summary),
         'maps': summary.get('maps'),
         'masks': summary.get('masks'),
         'hash of the model': summary.get('model_hash'),
@@ -103,12 +106,14 @@ def _test_set(folder, scores, name, entry):
     summary, details = scores.summary, scores.details[name]
     several = len(details['classes']) > 1
     figures = list(_spread_figures([row for row in scores.per_image if row['set'] == name], several))
+    figures += _doubt_figures(details.get('doubt', {}))
     for number, (curves, calibration) in enumerate(zip(details['classes'], details['calibration'], strict=True), 1):
         figures += _curve_figures(curves, calibration, f', class {number}' if several else '')
     return {
         'name': name,
         'images': entry['images'],
         'tables': [_table(*section) for section in table.sections(summary, name)],
+        'doubts': table.doubt_rows(summary, name),
         'notes': ' '.join(_notes(summary, name, entry)),
         'figures': figures,
         'cases': list(_cases(folder, details['cases'])),
@@ -222,6 +227,44 @@ def _curve_figures(curves, calibration, suffix) -> Iterator[Figure]:
         'both are equal; below it the model is overconfident. Expected calibration error: '
         f'{expected_calibration_error(counts):.4f}.',
     )
+
+
+def _doubt_figures(doubt: dict[str, Any]) -> Iterator[Figure]:
+    """Yields risk against coverage by each doubt, beside the ideal and the random order."""
+    for name, one in doubt.items():
+        coverage, mean = one['coverage'], one['risk'][-1]
+        series = [
+            ('by doubt', coverage, one['risk']),
+            ('ideal order', coverage, one['ideal_risk']),
+            ('random order', (0, 1), (mean, mean)),
+        ]
+        yield (
+            charts.line_chart(series, 'coverage', 'mean of 1 − Dice', x_range=(0, 1)),
+            f'Risk against coverage, doubt by {table.DOUBTS[name]}: the mean error of the images of least doubt, for '
+            'each share of images kept. If doubt finds the failures, the line is near the ideal order.',
+        )
+
+
+def _calibration_figures(summary: dict[str, Any]) -> list[Figure]:
+    """Returns the calibration of each calibrated model on its validation images, before and after."""
+    figures = []
+    for one in summary.get('calibrations', []):
+        series = []
+        for name, counts in one['calibration'].items():
+            pixels, probability, lesion = np.array(counts)
+            used = pixels > 0
+            series.append((name, probability[used] / pixels[used], lesion[used] / pixels[used]))
+        error, unit = one['calibration_error'], (0, 1)
+        labels = 'predicted probability', 'share of lesion pixels'
+        figures.append(
+            (
+                charts.line_chart(series, *labels, x_range=unit, y_range=unit, diagonal=True),
+                f'Calibration on {one["images"]} validation images before and after dividing the logits by the '
+                f'temperature {one["temperature"]:.3f}. Expected calibration error: {error["before"]:.4f} before, '
+                f'{error["after"]:.4f} after.',
+            )
+        )
+    return figures
 
 
 def _cases(folder, cases):

@@ -19,7 +19,7 @@ from m2snet_jax.weights.torch_pickle import printable
 Model = TypeVar('Model', bound=nnx.Module)
 __all__ = [
     'about_network', 'load_state_dict', 'load_weights', 'read_torch_file', 'recorded_config', 'recorded_reading',
-    'state_dict',
+    'run_folder', 'state_dict',
     'trained_config', 'write_safetensors',
 ]  # fmt: skip
 NAMES_SHOWN = 3  # of each kind of mismatch between a file and a model
@@ -108,6 +108,11 @@ def trained_config(path: str | Path) -> dict | None:
         return None
     record = read_record(_run_and_step(Path(path))[0])
     return record['config'] if record.get('trained_with_config', True) else None
+
+
+def run_folder(path: str | Path) -> Path:
+    """Returns the folder of the run that a path is or is in: itself, `checkpoints` in it, or one step's folder."""
+    return _run_and_step(Path(path))[0]
 
 
 def _run_and_step(path: Path) -> tuple[Path, int | None]:

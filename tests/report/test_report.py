@@ -85,7 +85,7 @@ def run(tmp_path_factory):
     def predict(images):
         return np.clip(np.asarray(images)[..., :1] * 0.2 + 0.4, 0, 1)
 
-    predictor = SimpleNamespace(over=lambda mesh: predict)  # what `evaluate` uses of a Predictor
+    predictor = SimpleNamespace(over=lambda mesh: predict, passes=1)  # what `evaluate` uses of a Predictor
     scores, _ = evaluate(predictor, dataset, config, make_mesh(), folder)
     scores = scores.with_summary(config=to_json(config), model_hash='a' * 64, step=12)
     write_sheets(scores, folder)
