@@ -65,7 +65,7 @@ def _compare_leaked(folders, values):
         return
     for test_set, entry in table.items():
         near, others = next(iter(entry.values()))['images']
-        runs = f'{len(folders)} run{"s" * (len(folders) > 1)}'
+        runs = '1 run' if len(folders) == 1 else f'{len(folders)} runs'
         print(f'{test_set}: {near} images near training images, {others} others, {runs}')
         print(f'  {"":16}{"near":>9}{"others":>9}{"difference":>12}  95 % interval')
         for score, row in entry.items():
