@@ -55,6 +55,7 @@ def result(folder):
     return scores, model_hash(load_model(folder).model), maps
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_equals_one_on_a_disk(bucket, tmp_path, monkeypatch, capsys):
     config = tiny(tmp_path, monkeypatch)
     train_and_evaluate(config, tmp_path / 'run')
