@@ -306,7 +306,7 @@ def _put(path, signature):
 
 
 def _deleted(blob):
-    from google.api_core.exceptions import NotFound
+    from google.api_core.exceptions import NotFound  # pyright: ignore[reportMissingImports]
 
     with contextlib.suppress(NotFound):
         blob.delete(retry=None, timeout=TIMEOUT)
@@ -408,7 +408,7 @@ def lock(folder: Path) -> Iterator[None]:
 
 def _take(blob: Any, content: str, what: str) -> int:
     """Makes the object of a lock and returns its generation; takes over one that was left behind."""
-    from google.api_core.exceptions import NotFound, PreconditionFailed
+    from google.api_core.exceptions import NotFound, PreconditionFailed  # pyright: ignore[reportMissingImports]
 
     for _ in range(5):  # it may vanish while it is looked at
         try:
@@ -497,7 +497,7 @@ def _time_of(hash_: str) -> int:
 
 def _library(given: str) -> Any:
     try:
-        from google.cloud import storage
+        from google.cloud import storage  # pyright: ignore
     except ImportError:
         raise InputError(
             f"{given}: a bucket needs optional packages; pip install 'm2snet_jax[cloud]', or '.[cloud]' in a clone"
@@ -508,7 +508,7 @@ def _library(given: str) -> Any:
 @functools.cache
 def _client() -> Any:
     storage = _library('gs://')
-    from google.auth.exceptions import GoogleAuthError
+    from google.auth.exceptions import GoogleAuthError  # pyright: ignore[reportMissingImports]
 
     try:  # no call that is made here needs a project
         client = storage.Client(project=os.environ.get('GOOGLE_CLOUD_PROJECT') or 'unused')
@@ -537,8 +537,8 @@ def _patiently(
     Raises:
         InputError: no permission, no bucket, no credentials; or a passing reason for `seconds`, by default PATIENCE.
     """
-    from google.api_core import exceptions
-    from google.auth.exceptions import GoogleAuthError
+    from google.api_core import exceptions  # pyright: ignore[reportMissingImports]
+    from google.auth.exceptions import GoogleAuthError  # pyright: ignore[reportMissingImports]
 
     seconds, pause, begun = PATIENCE if seconds is None else seconds, 1.0, time.monotonic()
     while True:
@@ -555,7 +555,7 @@ def _patiently(
         except (exceptions.Forbidden, exceptions.Unauthorized) as error:
             raise InputError(f'{what}: no permission ({_reason(error)}); grant it, or use another account') from None
         except Exception as error:
-            if isinstance(error, GoogleAuthError) and not error.retryable:
+            if isinstance(error, GoogleAuthError) and not getattr(error, 'retryable', False):
                 raise InputError(f'{what}: {_CREDENTIALS.format(_reason(error))}') from None
             if not _passes(error):
                 raise InputError(f'{what}: cannot be used ({_reason(error)})') from None
@@ -580,9 +580,9 @@ def _say_again(what, error, pause):
 def _passes(error):
     """Whether an error may pass: of the server, of the connection, or of damaged bytes."""
     import requests
-    from google.api_core import exceptions
-    from google.auth.exceptions import GoogleAuthError
-    from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+    from google.api_core import exceptions  # pyright: ignore[reportMissingImports]
+    from google.auth.exceptions import GoogleAuthError  # pyright: ignore[reportMissingImports]
+    from google.cloud.storage.exceptions import DataCorruption, InvalidResponse  # pyright: ignore[reportMissingImports]
 
     if isinstance(error, GoogleAuthError):
         return error.retryable
