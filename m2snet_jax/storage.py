@@ -1,6 +1,6 @@
 """Paths as users write them, atomic writes of the files that this package writes, locks, the cache folder, and JSON.
 
-A path at gs:// becomes that of its copy on this computer; see buckets.py.
+A path at gs:// becomes that of its copy on this computer; see buckets/.
 
 Orbax, TFDS and TensorBoard write their own files.
 """

@@ -35,15 +35,15 @@ def bucket(tmp_path, monkeypatch):
     """A server with the bucket `gs://bucket`, for this process and those that it starts."""
     from bucket_server import Server
 
-    from m2snet_jax import buckets
+    from m2snet_jax.buckets import client, copies
 
     server = Server()
     monkeypatch.setenv('STORAGE_EMULATOR_HOST', server.address)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     monkeypatch.setenv('TMPDIR', str(tmp_path))
     monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
-    monkeypatch.setattr(buckets, '_copies', buckets.Copies())
-    buckets._client.cache_clear()
+    monkeypatch.setattr(copies, 'state', copies.Copies())
+    client.storage_client.cache_clear()
     yield server
-    buckets._client.cache_clear()
+    client.storage_client.cache_clear()
     server.close()

@@ -51,7 +51,7 @@ HOMES = {
     'jinja2': ('report/',),
     'absl.flags': ('commands/',),
     'platformdirs': ('storage.py',),
-    'google': ('buckets.py',),
+    'google': ('buckets/',),
 }
 # A platform's name in code, or the choice by platform; comments and docstrings may name what they like.
 PLATFORM = re.compile(r"platform_dependent|default_backend|'(cpu|gpu|cuda|tpu)'")

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from bucket_server import failing_for
 
-from m2snet_jax import InputError, buckets, storage
+from m2snet_jax import InputError, storage
 from m2snet_jax.__main__ import main
+from m2snet_jax.buckets import bucket_lock, copies, uploads
 from m2snet_jax.storage import local_path
 
 pytestmark = pytest.mark.filterwarnings('ignore::ResourceWarning')  # of connections that the tests break
@@ -23,7 +24,7 @@ def reads(bucket):
 
 def start_again(monkeypatch):
     """As in another process of this computer."""
-    monkeypatch.setattr(buckets, '_copies', buckets.Copies())
+    monkeypatch.setattr(copies, 'state', copies.Copies())
 
 
 def test_what_is_read_is_fetched_once(bucket, monkeypatch):
@@ -111,12 +112,12 @@ def test_one_writer(bucket, monkeypatch, caplog):
     bucket.put('run/writer.lock', json.dumps(other))
     with pytest.raises(InputError, match=r'gs://bucket/run: locked by process .* on host-2'), storage.lock(folder):
         pass
-    monkeypatch.setattr(buckets, 'STALE', 0.5)
+    monkeypatch.setattr(bucket_lock, 'STALE', 0.5)
     time.sleep(1.6)  # the date of an answer has whole seconds
     with storage.lock(folder):
         assert json.loads(bucket.read('run/writer.lock'))['machine'] == about['machine']
     assert 'its lock is taken over' in caplog.text
-    monkeypatch.setattr(buckets, 'STALE', 600)
+    monkeypatch.setattr(bucket_lock, 'STALE', 600)
     ended = subprocess.Popen([sys.executable, '-c', ''])
     ended.wait()
     bucket.put('run/writer.lock', json.dumps({**about, 'pid': ended.pid}))
@@ -126,7 +127,7 @@ def test_one_writer(bucket, monkeypatch, caplog):
 
 
 def test_a_lock_is_refreshed_and_its_loss_ends_the_run(bucket, monkeypatch):
-    monkeypatch.setattr(buckets, 'REFRESH', 0.1)
+    monkeypatch.setattr(bucket_lock, 'REFRESH', 0.1)
     folder = local_path('gs://bucket/run', written=True)
     with pytest.raises(InputError, match='another run has taken over'), storage.lock(folder):  # noqa: PT012
         first = bucket.object('run/writer.lock')['generation']
@@ -177,16 +178,16 @@ def test_what_passes_is_tried_again(fault, bucket, monkeypatch, caplog):
 
 
 def test_a_bucket_that_fails_for_long_ends_the_run_and_names_the_folder(bucket, monkeypatch):
-    monkeypatch.setattr(buckets, 'LONG_PATIENCE', 0.1)
+    monkeypatch.setattr(uploads, 'LONG_PATIENCE', 0.1)
     folder = local_path('gs://bucket/run', written=True)
     storage.write(folder / 'a', 'a')
     bucket.fault = lambda method, path: 503
     with pytest.raises(InputError, match='no answer for') as caught:
         storage.finish()
-    assert str(buckets._copies.scratch) in str(caught.value)
+    assert str(copies.state.scratch) in str(caught.value)
     with pytest.raises(InputError):
         storage.publish(folder)
-    buckets._remove_scratch()
+    copies.remove_scratch()
     assert (folder / 'a').read_text() == 'a'
 
 

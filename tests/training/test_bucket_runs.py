@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from bucket_server import failing_for
 
-from m2snet_jax import buckets, load_config, load_model, storage, train_and_evaluate
+from m2snet_jax import load_config, load_model, storage, train_and_evaluate
 from m2snet_jax.__main__ import main
+from m2snet_jax.buckets import copies
 from m2snet_jax.evaluation.sheets import read_summary
 from m2snet_jax.weights.names import model_hash
 
@@ -44,7 +45,7 @@ def tiny(tmp_path, monkeypatch, **changes):
 
 
 def as_another_process(monkeypatch):
-    monkeypatch.setattr(buckets, '_copies', buckets.Copies())
+    monkeypatch.setattr(copies, 'state', copies.Copies())
 
 
 def result(folder):
