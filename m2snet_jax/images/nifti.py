@@ -70,7 +70,7 @@ def read_samples(path: str | Path, number: int) -> Samples:
 
 
 def voxel_size(path: str | Path) -> tuple[tuple[float, float, float] | None, str]:
-    """Returns the size of a voxel from its header, in mm: between slices, rows and columns as they are read, and a note.
+    """Returns the size of a voxel in mm, between slices, rows and columns as they are read, and a note.
 
     A header without a unit is read as mm, which the note says. The size is None where the header has none, or where
     its zooms differ from its affine by more than 1 %.

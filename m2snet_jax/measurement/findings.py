@@ -106,15 +106,20 @@ def table_text(rows: Sequence[dict[str, Any]], about: dict[str, Any], as_json: b
     rows = [{name: _rounded(value) for name, value in row.items()} for row in rows]
     if as_json:
         return json.dumps(json_value({'about': about, 'lesions': rows}), indent=1) + '\n'
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    columns = columns or ['image', 'class', 'number', *(field.name for field in dataclasses.fields(Lesion))]
+    empty = ('image', 'class', 'number', *(field.name for field in dataclasses.fields(Lesion)))
+    return rows_text(rows, about, empty)
+
+
+def rows_text(rows: Sequence[dict[str, Any]], about: dict[str, Any], empty: Sequence[str] = ()) -> str:
+    """Returns rows as CSV below lines of `about` that begin with #; `empty` names the columns where no row is."""
+    columns = list(dict.fromkeys(name for row in rows for name in row)) or list(empty)
     text = io.StringIO()
     for name, value in about.items():
         lines = value if isinstance(value, list) else [value]
         text.writelines(f'# {name}: {" ".join(str(line).split())}\n' for line in lines)
     table = csv.DictWriter(text, columns, lineterminator='\n')
     table.writeheader()
-    table.writerows(rows)
+    table.writerows({name: _rounded(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 

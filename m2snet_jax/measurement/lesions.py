@@ -1,8 +1,8 @@
 """The lesions of a mask: connected components and their size and shape.
 
 A position is (x, y) in pixels; (0, 0) is the centre of the upper left pixel. An area is the number of pixels times the
-area of a pixel. A diameter is a largest distance between midpoints of pixel edges: a lesion of one pixel has diameter 1,
-a row of n pixels has n, and a disc of radius r at most 2r + 1.
+area of a pixel. A diameter is a largest distance between midpoints of pixel edges: a lesion of one pixel has diameter
+1, a row of n pixels has n, and a disc of radius r at most 2r + 1.
 """
 
 import dataclasses
