@@ -81,7 +81,8 @@ def _compare(values, config, found, spacing_of, about):
     from m2snet_jax.storage import write
 
     reference = MaskImages(values.reference, 'reference', config.data, values.threshold)
-    mine, other, faults = pair_findings(found, *measure_masks(reference, values.smallest, spacing_of)[::2])
+    others, _, faults = measure_masks(reference, values.smallest, spacing_of)
+    mine, other, faults = pair_findings(found, others, faults)
     agreement = compare_findings(mine, other, values.overlap)
     about = {
         'masks': values.masks,

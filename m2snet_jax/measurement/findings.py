@@ -74,8 +74,9 @@ def find_lesions(
         if labels.ndim == 2:
             lesions = measure_labels(labels, probability, spacing.at)
         else:
-            known = spacing.size is not None and spacing.between_slices is not None
-            lesions = measure_volume(labels, probability, (spacing.between_slices, *spacing.size) if known else None)
+            size, between = spacing.size, spacing.between_slices
+            voxel = None if size is None or between is None else (between, *size)
+            lesions = measure_volume(labels, probability, voxel)
         found.append(Findings(image, index + 1, labels, lesions, more))
     return found
 

@@ -7,6 +7,7 @@ area of a pixel. A diameter is a largest distance between midpoints of pixel edg
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -72,7 +73,8 @@ def label_lesions(mask: Bool[np.ndarray, '*shape'], smallest: int = 0) -> Int[np
     Pixels that touch at an edge or a corner are one lesion: 8 neighbours in a picture, 26 in a volume. Lesions of one
     size are numbered from the top. Lesions of fewer than `smallest` pixels or voxels are left out.
     """
-    labels, count = ndimage.label(mask, np.ones((3,) * mask.ndim, bool))
+    labels = np.zeros(mask.shape, np.int32)
+    count = int(ndimage.label(mask, np.ones((3,) * mask.ndim, bool), output=labels))  # pyright: ignore[reportArgumentType]
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     order = np.argsort(-sizes, kind='stable')
     numbers = np.zeros(count + 1, np.int32)
@@ -110,7 +112,7 @@ def measure_labels(
         x, y = left + float(columns.mean()), top + float(rows.mean())
         size = spacing(x, y) if callable(spacing) else spacing
         diameter, perpendicular = _diameters(inside, (1, 1))
-        measured = {}
+        measured: dict[str, Any] = {}
         if size is not None:
             measured['area_mm2'] = len(rows) * size[0] * size[1]
             measured['diameter_mm'], measured['perpendicular_mm'] = _diameters(inside, size)
@@ -170,7 +172,9 @@ def measure_volume(
     return lesions
 
 
-def _probabilities(probability: Shaped[np.ndarray, '*shape'] | None, inside: Bool[np.ndarray, '*shape']):
+def _probabilities(
+    probability: Shaped[np.ndarray, '*shape'] | None, inside: Bool[np.ndarray, '*shape']
+) -> dict[str, Any]:
     if probability is None:
         return {}
     values = probability[inside]
@@ -186,7 +190,7 @@ def _diameters(inside: Mask, size: Size) -> Size:
     points = ((centres[:, None] + edges).reshape(-1, 2)) * size
     hull = points[ConvexHull(points).vertices]
     distances = squareform(pdist(hull))
-    start, end = np.unravel_index(distances.argmax(), distances.shape)
+    start, end = divmod(int(distances.argmax()), len(hull))
     across = hull[end] - hull[start]
     extent = np.ptp(hull @ np.array([-across[1], across[0]])) / np.hypot(*across)
     return float(distances.max()), float(extent)
