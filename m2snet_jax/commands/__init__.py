@@ -20,9 +20,7 @@ from m2snet_jax.errors import InputError
 from m2snet_jax.storage import REFUSALS, local_path
 
 # The flags of all commands that hold a path; the keys are in `config.PATH_KEYS`, and all words are paths.
-PATH_FLAGS = (
-    *('golden', 'images', 'maps', 'masks', 'model', 'output', 'reference', 'root', 'table', 'weights', 'workdir'),
-)
+PATH_FLAGS = ('golden', 'images', 'maps', 'masks', 'model', 'output', 'reference', 'root', 'weights', 'workdir')
 NOT_OPENED = (errno.EMFILE, errno.ELOOP, errno.ENAMETOOLONG)
 
 

@@ -28,6 +28,7 @@ from absl import flags
 
 from m2snet_jax.commands import parse, run
 from m2snet_jax.errors import InputError
+from m2snet_jax.storage import local_path
 
 
 def main(argv: list[str]) -> int:
@@ -61,6 +62,7 @@ def _main(argv):
     from m2snet_jax.prediction.folders import find_images
 
     if values.table is not None:
+        values.table = str(local_path(values.table, '--table'))
         check_ending(values.table)
     elif values.smallest:
         raise InputError('--smallest is for the table; name one with --table')
