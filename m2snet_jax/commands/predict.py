@@ -1,8 +1,8 @@
 """Predicts a map for every image of a folder, at the image's own size. DICOM and NIfTI files keep their geometry.
 
 python -m m2snet_jax predict --model=RUN|FILE|PATTERN … --images=FOLDER|PATTERN|FILE … --output=DIR
-    [--raw[=npy|png16]] [--overlay] [--threshold=T] [--batch=N] [--config=NAME] [--config.data.window=lung]
-    [--tta=flips] [--uncertainty] [--calibrated]
+    [--raw[=npy|png16]] [--overlay] [--threshold=T] [--batch=N] [--table=FILE.csv|FILE.json [--smallest=N]]
+    [--config=NAME] [--config.data.window=lung] [--tta=flips] [--uncertainty] [--calibrated]
 
 DIR/NAME.png is the map as the released program writes it: 8-bit probabilities at the network's size, then resized. For
 several classes the maps are NAME_1.png, NAME_2.png and so on. --raw writes the unquantised probabilities instead, as
@@ -17,6 +17,9 @@ With several models the map is the mean of their probabilities: --model repeated
 DIR/uncertainty/NAME.png, the entropy of the map (255: one bit), and DIR/uncertainty.csv. --calibrated uses the
 temperature that `calibrate` stored.
 
+--table writes a row for each lesion: its position, area, diameters, circularity and probability, in mm where the file
+has its spacing (see docs/measurement.md). --smallest leaves out lesions of fewer pixels, in a volume voxels.
+
 For a NIfTI volume, DIR/NAME.nii.gz is a mask on the grid of the volume, 1 where the probability is at least T (default
 0.5); --raw adds NAME_raw.nii.gz. For DICOM files, DIR/NAME_seg.dcm is one DICOM SEG for each series, named after the
 first file of the series. Files of more than 8 bits need the window that the model was trained with, or
@@ -30,6 +33,7 @@ from absl import flags
 
 from m2snet_jax.commands import define_models, load_predictor, parse, run
 from m2snet_jax.errors import InputError
+from m2snet_jax.storage import local_path
 
 
 def main(argv: list[str]) -> int:
@@ -45,6 +49,8 @@ def _main(argv):
         flags.DEFINE_enum('raw', None, ('npy', 'png16'), 'write probabilities before rounding', flag_values=values)
         flags.DEFINE_bool('overlay', False, 'also draw the outline of the mask on each image', flag_values=values)
         flags.DEFINE_float('threshold', None, 'also write masks, with this threshold', 0, 1, flag_values=values)
+        flags.DEFINE_string('table', None, 'file for the findings, .csv or .json', flag_values=values)
+        flags.DEFINE_integer('smallest', 0, 'leave out smaller lesions (pixels) in the table', 0, flag_values=values)
         flags.DEFINE_integer('batch', 8, 'images in a batch; a smaller batch needs less memory', 1, flag_values=values)
         flags.DEFINE_bool('uncertainty', False, 'also write the entropy of each map', flag_values=values)
 
@@ -58,8 +64,14 @@ def _main(argv):
 
     from m2snet_jax.build import check_config
     from m2snet_jax.data.pairs import join_names
+    from m2snet_jax.measurement.findings import about_table, check_ending, write_table
     from m2snet_jax.prediction.folders import find_images
 
+    if values.table is not None:
+        values.table = str(local_path(values.table, '--table'))
+        check_ending(values.table)
+    elif values.smallest:
+        raise InputError('--smallest is for the table; name one with --table')
     output = Path(values.output)
     images = find_images([*values.images, *words], output)
     folders = sorted({name.rpartition('/')[0] or '.' for name, _ in images})
@@ -73,6 +85,7 @@ def _main(argv):
     use_compilation_cache()
     memory.keep_freed_memory()
     from m2snet_jax.images.decisions import image_reading
+    from m2snet_jax.measurement.predicted import predicted_findings
     from m2snet_jax.prediction.folders import predict_files
     from m2snet_jax.prediction.writer import Writer
 
@@ -91,6 +104,14 @@ def _main(argv):
     done, before, faults = predict_files(predictor, images, writer, values.batch)
     went_on = f', {before} were there already' if before else ''
     print(f'{output}: {done} of {len(images)} images predicted{went_on}', file=sys.stderr)
+    if values.table is not None:
+        threshold = 0.5 if values.threshold is None else values.threshold
+        found, notes = predicted_findings(images, writer, predictor.classes, threshold, values.smallest, values.raw)
+        rows = [row for one in found for row in one.rows()]
+        write_table(values.table, rows, about_table(found, threshold, values.smallest, notes))
+        for note in notes:
+            print(f'note: {note}', file=sys.stderr)
+        print(f'{values.table}: {len(rows)} lesions', file=sys.stderr)
     for fault in faults:
         print(f'error: {fault}', file=sys.stderr)
     return 1 if faults else 0

@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -47,7 +48,7 @@ def is_dicom(path: str | Path) -> bool:
 
 def count(path: str | Path) -> int:
     """Returns the number of frames of a file, 1 for a single image, from its header."""
-    header = _header(path)
+    header = read_header(path)
     with _reading(path):
         frames = int(header.get('NumberOfFrames') or 1)
     if frames < 1 or frames > Path(path).stat().st_size:
@@ -77,7 +78,7 @@ def read_image(path: str | Path, number: int, window: str | None) -> UInt8[np.nd
         if samples.ndim == 3:
             levels = np.rint(samples * (255 / (2**header.BitsStored - 1))).astype(np.uint8)
         else:
-            about = _about(header, number, 'PixelValueTransformationSequence')
+            about = about_frame(header, number, 'PixelValueTransformationSequence')
             numbers, own = apply_modality_lut(samples, about), _own_window(header, number)
             if header.BitsStored <= 8 and samples.dtype.kind == 'u':
                 whole = apply_modality_lut(np.arange(2**header.BitsStored, dtype=samples.dtype), about)
@@ -99,7 +100,7 @@ def read_samples(path: str | Path, number: int) -> Samples:
 
 def study_of(path: str | Path) -> str:
     """Returns the UID of a file's study, the examination of one patient; '' without."""
-    header = _header(path)
+    header = read_header(path)
     with _reading(path):
         return str(header.get('StudyInstanceUID') or '')
 
@@ -110,7 +111,7 @@ def series_of(path: str | Path) -> Hashable | None:
     These are the files of one series with the same grid in the same frame of reference. A file of several frames, or
     without a position, has a key of its own; one with several frames and no frame of reference has None.
     """
-    header = _header(path)
+    header = read_header(path)
     with _reading(path):
         frames, frame_of_reference = int(header.get('NumberOfFrames') or 1), header.get('FrameOfReferenceUID')
         if frames > 1 and frame_of_reference is None:
@@ -142,7 +143,7 @@ def encode_segmentation(
         raise InputError("DICOM SEG needs highdicom: pip install 'highdicom>=0.28,<0.29'") from None
     import m2snet_jax
 
-    sources = [_header(path) for path in paths]
+    sources = [read_header(path) for path in paths]
     for source in sources:
         for keyword in _MAY_BE_EMPTY:
             if keyword not in source:
@@ -185,7 +186,7 @@ def encode_segmentation(
     return data.getvalue()
 
 
-def _header(path, pixels=False):
+def read_header(path: str | Path, pixels: bool = False) -> Any:
     """Returns a file's dataset, without its pixels unless `pixels`; refuses what is not an image."""
     try:
         import pydicom
@@ -228,7 +229,7 @@ def _frame(path, number):
 @functools.lru_cache(maxsize=4)
 def _load(path, modified):
     """Reads a file; the last few are cached, by the time of their modification, since frames are read in turn."""
-    return _header(path, pixels=True)
+    return read_header(path, pixels=True)
 
 
 def _reading(path):
@@ -241,7 +242,7 @@ def _missing_decoder(reason):
     return f'{reason}; {_DECODERS}: pip install what is missing' if 'Unable to de' in reason else None
 
 
-def _about(header, number, sequence):
+def about_frame(header: Any, number: int, sequence: str) -> Any:
     """Returns the dataset that has a sequence's values for one frame: its own, that of all frames, or the header."""
     for groups, index in (('PerFrameFunctionalGroupsSequence', number), ('SharedFunctionalGroupsSequence', 0)):
         if groups in header and sequence in header[groups][index]:
@@ -251,6 +252,6 @@ def _about(header, number, sequence):
 
 def _own_window(header, number):
     """Returns the first window of a frame, (centre, width), None without."""
-    about = _about(header, number, 'FrameVOILUTSequence')
+    about = about_frame(header, number, 'FrameVOILUTSequence')
     centre, width = (np.atleast_1d(about.get(word)) for word in ('WindowCenter', 'WindowWidth'))
     return None if None in (centre[0], width[0]) else (float(centre[0]), float(width[0]))

@@ -25,6 +25,7 @@ from m2snet_jax.images.windows import Window, windowed, windowed_eight_bit
 
 ENDINGS = ('.nii', '.nii.gz')
 LARGEST_RATIO = 1100  # of deflate, between what a file unpacks to and its size
+_MILLIMETRES = {'mm': 1.0, 'meter': 1000.0, 'micron': 0.001}
 _LOADING = threading.Lock()
 logging.getLogger('nibabel.global').setLevel(logging.CRITICAL)  # what it corrects in a damaged header
 
@@ -66,6 +67,29 @@ def read_image(path: str | Path, number: int, window: str | None) -> UInt8[np.nd
 def read_samples(path: str | Path, number: int) -> Samples:
     """Reads one axial slice as numbers, scaled as the header says; of a volume of several maps [H, W, C]."""
     return Samples(native(_numbers(path, number)))
+
+
+def voxel_size(path: str | Path) -> tuple[tuple[float, float, float] | None, str]:
+    """Returns the size of a voxel in mm, between slices, rows and columns as they are read, and a note.
+
+    A header without a unit is read as mm, which the note says. The size is None where the header has none, or where
+    its zooms differ from its affine by more than 1 %.
+    """
+    import nibabel
+
+    image = _opened(path)
+    order, _ = _axes(image, path)
+    zooms = np.array([*image.header.get_zooms(), 1.0, 1.0][:3], float)
+    sizes = nibabel.affines.voxel_sizes(image.affine)
+    stored = min(3, len(image.shape))
+    if not (np.isfinite(zooms).all() and (zooms > 0).all()):
+        return None, f'{path}: the size of a voxel is missing in the header; no mm are given'
+    if not np.allclose(zooms[:stored], sizes[:stored], rtol=1e-2):
+        return None, f'{path}: zooms and affine of the header give different sizes of a voxel; no mm are given'
+    unit = image.header.get_xyzt_units()[0]
+    note = f'{path}: the header names no unit of length; read as mm' if unit == 'unknown' else ''
+    between, rows, columns = (float(zooms[axis]) * _MILLIMETRES.get(unit, 1.0) for axis in order)
+    return (between, rows, columns), note
 
 
 def check_same_grid(path: str | Path, other: str | Path) -> None:

@@ -130,6 +130,21 @@ def scatter(x: Values, y: Values, x_label: str, y_label: str, *, y_range: tuple[
     return _svg(parts, y_label, x_label)
 
 
+def difference_chart(x: Values, y: Values, levels: Sequence[float], x_label: str, y_label: str) -> Markup:
+    """Returns a chart of dots with a line across at each of `levels`, e.g. the mean and the limits of agreement."""
+    x, y = _finite(x, y)
+    low, high = _span(np.concatenate([y, np.asarray(levels, float), [0.0]]))
+    margin = 0.05 * (high - low)
+    place = _Frame(_span(x), (low - margin, high + margin))
+    parts = [place.axes(x_label, y_label)]
+    parts += [f'<path class="guide" d="M{LEFT} {place.y(level):.1f}H{WIDTH - RIGHT}"/>' for level in levels]
+    parts += [
+        f'<circle class="s0 dot" cx="{place.x(a):.1f}" cy="{place.y(b):.1f}" r="3.5"/>'
+        for a, b in zip(x, y, strict=True)
+    ]
+    return _svg(parts, y_label, x_label)
+
+
 class _Frame:
     """Maps values to coordinates of the drawing."""
 

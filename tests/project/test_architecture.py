@@ -21,6 +21,7 @@ TIERS = (
     ('training',),
     ('report',),
     ('evaluation',),
+    ('measurement',),
     ('prediction',),
     ('build',),
     ('data', 'weights'),
