@@ -11,6 +11,10 @@ is the name: 'scans/*_scan.tif'. To resume an interrupted prediction, repeat the
 --config defines the model and its size, by default M2SNet at 352 pixels. Exit status 1: some files could not be read;
 the others are done.
 
+A clip, e.g. clip.mp4, is predicted frame by frame: --frames=png (default) writes DIR/NAME/000000.png and so on,
+--frames=clip the lossless DIR/NAME_maps.mkv; --overlay adds DIR/overlays/NAME.mp4, whose outlines are cut at
+--threshold. --smooth=N averages the probabilities of the last N frames. If repeated, clips are predicted again.
+
 For a NIfTI volume, DIR/NAME.nii.gz is a mask on the grid of the volume, 1 where the probability is at least T (default
 0.5); --raw adds NAME_raw.nii.gz. For DICOM files, DIR/NAME_seg.dcm is one DICOM SEG for each series, named after the
 first file of the series. Files of more than 8 bits need the window that the model was trained with, or
@@ -41,6 +45,9 @@ def _main(argv):
         flags.DEFINE_float('threshold', None, 'also write masks, with this threshold', 0, 1, flag_values=values)
         flags.DEFINE_integer('batch', 8, 'images in a batch; a smaller batch needs less memory', 1, flag_values=values)
 
+        flags.DEFINE_enum('frames', 'png', ('png', 'clip'), 'maps of a clip: files or a clip', flag_values=values)
+        flags.DEFINE_integer('smooth', 1, 'average the last N frames of a clip', 1, flag_values=values)
+
     argv = ['--raw=npy' if word in ('--raw', '-raw') else word for word in argv]
     config, _, values, words = parse(argv, __doc__, define, config='default', words=True)
     for flag in ('model', 'output'):
@@ -52,9 +59,13 @@ def _main(argv):
     from m2snet_jax.build import check_config
     from m2snet_jax.data.pairs import join_names
     from m2snet_jax.prediction.folders import find_images
+    from m2snet_jax.prediction.video import find_clips, predict_clips
 
     output = Path(values.output)
-    images = find_images([*values.images, *words], output)
+    clips, rest = find_clips([*values.images, *words], output)
+    if clips and values.raw:
+        raise InputError(f'--raw={values.raw}: not for clips ({clips[0][1]}); leave it out')
+    images = find_images(rest, output) if rest else []
     folders = sorted({name.rpartition('/')[0] or '.' for name, _ in images})
     if len(folders) > 1:
         print(f'note: images of {len(folders)} folders are predicted: {join_names(folders)}', file=sys.stderr)
@@ -75,13 +86,17 @@ def _main(argv):
     if predictor.window not in (None, window):
         raise InputError(f'--config.data.window={window}: {values.model} was trained with {predictor.window}')
     predictor.window = window
-    predictor.reading = image_reading([path for _, path in images], window, predictor.reading)
+    if images:
+        predictor.reading = image_reading([path for _, path in images], window, predictor.reading)
     for note in predictor.reading.notes:
         print(f'note: {note}', file=sys.stderr)
     writer = Writer(output, predictor, values.raw, values.overlay, values.threshold)
     done, before, faults = predict_files(predictor, images, writer, values.batch)
     went_on = f', {before} were there already' if before else ''
     print(f'{output}: {done} of {len(images)} images predicted{went_on}', file=sys.stderr)
+    cut = 0.5 if values.threshold is None else values.threshold
+    settings = {'frames': values.frames, 'outline': values.overlay, 'smooth': values.smooth, 'batch': values.batch}
+    faults += predict_clips(predictor, clips, output, threshold=cut, **settings)
     for fault in faults:
         print(f'error: {fault}', file=sys.stderr)
     return 1 if faults else 0
