@@ -20,6 +20,10 @@ temperature that `calibrate` stored.
 --table writes a row for each lesion: its position, area, diameters, circularity and probability, in mm where the file
 has its spacing (see docs/measurement.md). --smallest leaves out lesions of fewer pixels, in a volume voxels.
 
+A clip, e.g. clip.mp4, is predicted frame by frame: --frames=png (default) writes DIR/NAME/000000.png and so on,
+--frames=clip the lossless DIR/NAME_maps.mkv; --overlay adds DIR/overlays/NAME.mp4, whose outlines are cut at
+--threshold. --smooth=N averages the probabilities of the last N frames. If repeated, clips are predicted again.
+
 For a NIfTI volume, DIR/NAME.nii.gz is a mask on the grid of the volume, 1 where the probability is at least T (default
 0.5); --raw adds NAME_raw.nii.gz. For DICOM files, DIR/NAME_seg.dcm is one DICOM SEG for each series, named after the
 first file of the series. Files of more than 8 bits need the window that the model was trained with, or
@@ -53,6 +57,8 @@ def _main(argv):
         flags.DEFINE_integer('smallest', 0, 'leave out smaller lesions (pixels) in the table', 0, flag_values=values)
         flags.DEFINE_integer('batch', 8, 'images in a batch; a smaller batch needs less memory', 1, flag_values=values)
         flags.DEFINE_bool('uncertainty', False, 'also write the entropy of each map', flag_values=values)
+        flags.DEFINE_enum('frames', 'png', ('png', 'clip'), 'maps of a clip: files or a clip', flag_values=values)
+        flags.DEFINE_integer('smooth', 1, 'average the last N frames of a clip', 1, flag_values=values)
 
     argv = ['--raw=npy' if word in ('--raw', '-raw') else word for word in argv]
     config, _, values, words = parse(argv, __doc__, define, config='default', words=True)
@@ -66,6 +72,7 @@ def _main(argv):
     from m2snet_jax.data.pairs import join_names
     from m2snet_jax.measurement.findings import about_table, check_ending, write_table
     from m2snet_jax.prediction.folders import find_images
+    from m2snet_jax.prediction.video import find_clips, predict_clips
 
     if values.table is not None:
         values.table = str(local_path(values.table, '--table'))
@@ -73,7 +80,13 @@ def _main(argv):
     elif values.smallest:
         raise InputError('--smallest is for the table; name one with --table')
     output = Path(values.output)
-    images = find_images([*values.images, *words], output)
+    clips, rest = find_clips([*values.images, *words], output)
+    if clips and values.raw:
+        raise InputError(f'--raw={values.raw}: not for clips ({clips[0][1]}); leave it out')
+    if clips and (values.table or values.uncertainty):
+        flag = 'table' if values.table else 'uncertainty'
+        raise InputError(f'--{flag}: not for clips ({clips[0][1]}); predict the clips without it')
+    images = find_images(rest, output) if rest else []
     folders = sorted({name.rpartition('/')[0] or '.' for name, _ in images})
     if len(folders) > 1:
         print(f'note: images of {len(folders)} folders are predicted: {join_names(folders)}', file=sys.stderr)
@@ -96,19 +109,23 @@ def _main(argv):
     if predictor.window not in (None, window):
         raise InputError(f'--config.data.window={window}: {values.model[0]} was trained with {predictor.window}')
     predictor.window = window
-    predictor.reading = image_reading([path for _, path in images], window, predictor.reading)
+    if images:
+        predictor.reading = image_reading([path for _, path in images], window, predictor.reading)
     for note in predictor.reading.notes:
         print(f'note: {note}', file=sys.stderr)
     doubt = {'uncertainty': values.uncertainty, 'variant': predictor.variant}
     writer = Writer(output, predictor, values.raw, values.overlay, values.threshold, **doubt)
     done, before, faults = predict_files(predictor, images, writer, values.batch)
     went_on = f', {before} were there already' if before else ''
-    print(f'{output}: {done} of {len(images)} images predicted{went_on}', file=sys.stderr)
+    if images:
+        print(f'{output}: {done} of {len(images)} images predicted{went_on}', file=sys.stderr)
+    cut = 0.5 if values.threshold is None else values.threshold
+    settings = {'frames': values.frames, 'outline': values.overlay, 'smooth': values.smooth, 'batch': values.batch}
+    faults += predict_clips(predictor, clips, output, threshold=cut, **settings)
     if values.table is not None:
-        threshold = 0.5 if values.threshold is None else values.threshold
-        found, notes = predicted_findings(images, writer, predictor.classes, threshold, values.smallest, values.raw)
+        found, notes = predicted_findings(images, writer, predictor.classes, cut, values.smallest, values.raw)
         rows = [row for one in found for row in one.rows()]
-        write_table(values.table, rows, about_table(found, threshold, values.smallest, notes))
+        write_table(values.table, rows, about_table(found, cut, values.smallest, notes))
         for note in notes:
             print(f'note: {note}', file=sys.stderr)
         print(f'{values.table}: {len(rows)} lesions', file=sys.stderr)
