@@ -59,7 +59,7 @@ def smoothed(
     last = collections.deque(maxlen=count)
     for probability in probabilities:
         last.append(probability)
-        yield probability if count == 1 else np.mean(last, axis=0, dtype=np.float32)
+        yield probability if count == 1 else np.asarray(np.mean(last, axis=0, dtype=np.float32))
 
 
 def predict_clips(predictor: Any, clips: Sequence[tuple[str, Path]], output: Path, **settings: Any) -> list[str]:
