@@ -20,8 +20,20 @@ from m2snet_jax.errors import InputError
 from m2snet_jax.storage import REFUSALS, finish, local_path, with_addresses
 
 # The flags of all commands that hold a path; the keys are in `config.PATH_KEYS`, and all words are paths.
-PATH_FLAGS = ('golden', 'images', 'maps', 'masks', 'model', 'output', 'reference', 'root', 'weights', 'workdir')
-WRITTEN_FLAGS = ('output', 'workdir')
+PATH_FLAGS = (
+    'golden',
+    'images',
+    'maps',
+    'masks',
+    'model',
+    'output',
+    'reference',
+    'root',
+    'table',
+    'weights',
+    'workdir',
+)
+WRITTEN_FLAGS = ('output', 'table', 'workdir')
 NOT_OPENED = (errno.EMFILE, errno.ELOOP, errno.ENAMETOOLONG)
 
 
@@ -93,7 +105,7 @@ def parse(
     if found and not words:
         raise InputError(f'{found[0]}: not understood; flags start with --')
     for flag in PATH_FLAGS:
-        if flag in values and (given := values[flag].value):
+        if flag in values and (given := values[flag].value) and given is not True:  # `study --table` is a switch
             several = isinstance(given, list)
             written = flag in WRITTEN_FLAGS
             fetched = flag != 'root'  # the data are fetched once the config is checked

@@ -21,7 +21,6 @@ from absl import flags
 
 from m2snet_jax.commands import parse, run
 from m2snet_jax.errors import InputError
-from m2snet_jax.storage import local_path
 
 
 def main(argv: list[str]) -> int:
@@ -53,7 +52,6 @@ def _main(argv):
     from m2snet_jax.measurement.mask_folders import MaskImages, measure_masks, pair_images
 
     if values.table is not None:
-        values.table = str(local_path(values.table, '--table'))
         check_ending(values.table)
     masks = MaskImages(values.masks, 'masks', config.data, values.threshold)
     spacing_of = pair_images(masks.names, values.images) if values.images else {}

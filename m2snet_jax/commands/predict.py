@@ -37,7 +37,6 @@ from absl import flags
 
 from m2snet_jax.commands import define_models, load_predictor, parse, run
 from m2snet_jax.errors import InputError
-from m2snet_jax.storage import local_path
 
 
 def main(argv: list[str]) -> int:
@@ -75,7 +74,6 @@ def _main(argv):
     from m2snet_jax.prediction.video import find_clips, predict_clips
 
     if values.table is not None:
-        values.table = str(local_path(values.table, '--table'))
         check_ending(values.table)
     elif values.smallest:
         raise InputError('--smallest is for the table; name one with --table')
