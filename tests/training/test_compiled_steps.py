@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import CACHE
+from compilation_cache import CACHE
 from flax import nnx
 
 from m2snet_jax import InputError, load_config
