@@ -2,7 +2,6 @@
 
 import json
 
-import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -189,6 +188,7 @@ def test_what_cannot_start_is_said_in_a_line(files, tmp_path, capsys, arguments,
 
 
 def test_a_nifti_volume_gets_a_volume_of_entropy(files, tmp_path):
+    nibabel = pytest.importorskip('nibabel', reason='an optional requirement: pip install .[clinic]')
     voxels = np.random.default_rng(0).integers(0, 255, (20, 30, 2)).astype(np.uint8)
     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / 'scan.nii.gz')
     model, output = f'--model={files}/fold0.safetensors', f'--output={tmp_path / "maps"}'

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -93,7 +92,7 @@ def test_the_best_step_on_the_validation_split_is_scored_and_loaded(tmp_path, mo
     assert chosen.model_hash == summary['model_hash'] == load_model(workdir / 'checkpoints' / '6').model_hash
     assert chosen.model_hash != last.model_hash
     model = load_weights(MSNet('res2net14', rngs=nnx.Rngs(5)), workdir)
-    np.testing.assert_array_equal(model.output1.kernel[...], chosen._weights.params['output1']['kernel'][...])
+    np.testing.assert_array_equal(model.output1.kernel[...], chosen.model.output1.kernel[...])
     assert 'nothing to do' not in capsys.readouterr().err
     train_and_evaluate(config, workdir)
     assert 'nothing to do' in capsys.readouterr().err
@@ -124,7 +123,7 @@ def test_without_a_split_the_log_says_so_and_a_choice_on_the_test_stands_in_the_
     assert any('chosen on the test set' in warning for warning in summary['warnings'])
     # What is loaded is what was scored: the averaged weights.
     assert load_model(tmp_path / 'run').model_hash == summary['model_hash']
-    assert jax.tree.leaves(load_model(tmp_path / 'run')._weights)[0].dtype == np.float32
+    assert load_model(tmp_path / 'run').model.output1.kernel[...].dtype == np.float32
 
 
 def test_the_choice_on_the_test_must_be_insisted_on(tmp_path):

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures('compiled_quickly')
 PROGRAM = """
 import json, re, sys, time
 import jax
+from flax import nnx
 from m2snet_jax import load_model
 
 def megabytes():  # the most that this program ever had; the parent's is left out, unlike in resource.getrusage
@@ -27,7 +28,7 @@ def megabytes():  # the most that this program ever had; the parent's is left ou
 
 memory, begun = megabytes(), (time.perf_counter(), time.process_time())
 predictor = load_model(sys.argv[1])
-jax.block_until_ready(predictor._weights)
+jax.block_until_ready(nnx.state(predictor.model))
 seconds = time.perf_counter() - begun[0], time.process_time() - begun[1]
 print(json.dumps({'seconds': seconds, 'megabytes': megabytes() - memory, 'hash': predictor.model_hash}))
 """
