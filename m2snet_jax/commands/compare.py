@@ -10,7 +10,8 @@ protocol `hard` are over the images with a lesion. Scores that exist only for a 
 
 With --leaks, the file that validate --output writes for the data of the runs, the command compares the test images that
 have a near-duplicate in training with the other images of their test set. Several runs are seeds of one variant. The
-interval is over images and seeds, of one run over images.
+interval is over images and seeds, of one run over images. A RUN may also be a JSON file of another program's scores,
+as for study --reference.
 """
 
 import json

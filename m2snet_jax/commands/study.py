@@ -48,7 +48,7 @@ def _main(argv):
     cells = cells_of(study, config, workdir)
     print(f'folder of the study: {workdir}', file=sys.stderr, flush=True)
 
-    from m2snet_jax.study.references import read_references
+    from m2snet_jax.evaluation.references import read_references
     from m2snet_jax.study.results import study_table
     from m2snet_jax.study.study_page import write_study
     from m2snet_jax.study.study_text import text

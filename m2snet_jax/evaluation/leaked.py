@@ -8,6 +8,7 @@ import numpy as np
 
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.comparison import read_scores
+from m2snet_jax.evaluation.references import read_reference
 from m2snet_jax.metrics.seeds import groups_and_seeds
 
 SCORES = ('hard/Dice', 'hard/IoU', 'released/Dice')
@@ -41,8 +42,9 @@ def compare_leaked(runs: list[str], report: str | Path) -> dict[str, Any]:
     """Compares the scores of the test images near training images with those of the other images of their set.
 
     Args:
-        runs: folders that `train` or `evaluate` wrote, with the same images: seeds of one variant. The only test set
-            `test` of a sheet, as of another program's maps, is the one of the report whose images near training it has.
+        runs: folders that `train` or `evaluate` wrote, or JSON files for `read_reference`, with the same images: seeds
+            of one variant. The only test set `test` of a sheet, as of another program's maps, is the one of the report
+            whose images near training it has.
         report: `validate.json` of the data that they were trained on.
 
     Returns:
@@ -54,7 +56,7 @@ def compare_leaked(runs: list[str], report: str | Path) -> dict[str, Any]:
         InputError: no sheets, or runs with scores of other images.
     """
     near = near_training(report)
-    scores = [_named_as(near, read_scores(run)) for run in runs]
+    scores = [_named_as(near, _scores_of(run)) for run in runs]
     table = {}
     for test_set in near:
         if not all(test_set in run for run in scores):
@@ -70,9 +72,8 @@ def compare_leaked(runs: list[str], report: str | Path) -> dict[str, Any]:
         entry = {}
         for score in SCORES:
             first = scores[0][test_set]
-            kept = [
-                name for name in images if score in first[name] and (first[name]['lesion'] > 0 or 'hard' not in score)
-            ]
+            scored = [name for name in images if score in first[name]]
+            kept = [name for name in scored if first[name].get('lesion', 1) > 0 or 'hard' not in score]
             is_near = np.array([name in near[test_set] for name in kept], bool)
             if is_near.any() and not is_near.all():
                 values = np.array([[run[test_set][name][score] for name in kept] for run in scores])
@@ -82,6 +83,16 @@ def compare_leaked(runs: list[str], report: str | Path) -> dict[str, Any]:
     if not table:
         raise InputError(f'{report}: none of its test sets with images near training is scored in {runs[0]}')
     return table
+
+
+def _scores_of(run):
+    """The scores of the images of a run by test set."""
+    if Path(run).suffix != '.json':
+        return read_scores(run)
+    reference = read_reference(run)
+    if reference is None:
+        raise InputError(f'{run}: contains no per_image; give the scores of a run')
+    return reference['test_sets']
 
 
 def _named_as(near, run):

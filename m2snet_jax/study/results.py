@@ -8,10 +8,10 @@ from m2snet_jax.data.splits import clip_of
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.comparison import read_scores
 from m2snet_jax.evaluation.published import published
+from m2snet_jax.evaluation.references import HARD, reference_name
 from m2snet_jax.metrics.seeds import PAIRED_FROM, seeds_and_images
 from m2snet_jax.study.claims import decide_claims
 from m2snet_jax.study.definition import Cell, Study
-from m2snet_jax.study.references import HARD, reference_name
 from m2snet_jax.study.run_logs import epoch_losses, training_seconds
 from m2snet_jax.study.study_text import label_of
 
@@ -60,7 +60,7 @@ def study_table(study: Study, cells: list[Cell], references: dict[str, dict] | N
         )
     for model, runs in references.items():
         name = reference_name(model)
-        groups[name] = {key: {'test': run['images']} for key, run in runs.items()}
+        groups[name] = {key: run['test_sets'] for key, run in runs.items()}
         losses[name] = {f'{name}, seed {seed}': run['losses'] for (seed, _), run in runs.items()}
     folders = {cell.folder for cell in cells}
     test_sets = _test_sets(study, groups, cells[0].config.data.name)

@@ -57,6 +57,12 @@ def test_the_command_compares_images_near_training(tmp_path, capsys):
     report = write_report(tmp_path / 'validate.json', named)  # the sheet has one test set without a name of its own
     assert main(['m2snet_jax', 'compare', f'--leaks={report}', '--json', runs[0]]) == 0
     assert json.loads(capsys.readouterr().out)['Kvasir']['hard/Dice']['images'] == [2, 3]
+    images = {f'image{k}': [dice, dice, 0.1] for k, dice in enumerate([0.9, 0.8, 0.5, 0.4, 0.3])}
+    theirs = tmp_path / 'theirs.json'
+    theirs.write_text(json.dumps({'model': 'theirs', 'seed': 0, 'per_image': {'Kvasir': images}}))
+    assert main(['m2snet_jax', 'compare', f'--leaks={report}', '--json', str(theirs)]) == 0
+    row = json.loads(capsys.readouterr().out)['Kvasir']['hard/Dice']
+    assert (row['images'], row['difference']) == ([2, 3], pytest.approx(0.45))
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from study_files import study_of, variants, write_file, write_run
 
 from m2snet_jax import InputError
 from m2snet_jax.__main__ import main
+from m2snet_jax.evaluation.references import read_references
 from m2snet_jax.metrics.seeds import holm, seeds_and_images
 from m2snet_jax.metrics.statistics import bootstrap_mean
 from m2snet_jax.study import results as tables
 from m2snet_jax.study.definition import base_config, cells_of, load_study
-from m2snet_jax.study.references import read_references
 from m2snet_jax.study.results import study_table
 from m2snet_jax.study.run_logs import epoch_losses, training_seconds
 from m2snet_jax.study.study_page import write_study
@@ -137,7 +137,7 @@ def test_another_programs_scores_stand_beside(tmp_path):
     references = read_references(reference_files(tmp_path / 'theirs'))
     table = study_table(study, cells, references)
     theirs = np.array(
-        [[image['hard/Dice'] for image in run['images'].values()] for run in references['theirs'].values()]
+        [[image['hard/Dice'] for image in run['test_sets']['test'].values()] for run in references['theirs'].values()]
     )
     row = table['test_sets']['test']['rows'][1]
     assert (row['name'], row['scores']['hard/Dice']['mean']) == ('reference theirs', pytest.approx(theirs.mean()))
@@ -160,6 +160,19 @@ def test_another_programs_scores_stand_beside(tmp_path):
     )
     with pytest.raises(InputError, match=r'theirs_0\.json: not the scores of a run'):
         read_references(tmp_path / 'theirs')
+
+
+def test_another_program_may_have_several_test_sets(tmp_path):
+    (tmp_path / 'theirs').mkdir()
+    for name, per_image in (
+        ('lists', {'Kvasir': {'a': [0.5, 0.4, 0.1]}, 'CVC-300': {'a': [0.3, 0.2, 0.1]}}),
+        ('dicts', {'Kvasir': {'a': {'hard/Dice': 0.5}}, 'CVC-300': {'a': {'hard/Dice': 0.3}}}),
+    ):
+        (tmp_path / 'theirs' / 'x.json').write_text(json.dumps({'model': name, 'seed': 3, 'per_image': per_image}))
+        found = read_references(tmp_path / 'theirs')[name][3, None]['test_sets']
+        assert {test_set: images['a']['hard/Dice'] for test_set, images in found.items()} == {
+            'Kvasir': 0.5, 'CVC-300': 0.3
+        }  # fmt: skip
 
 
 def test_published_figures_stand_beside(tmp_path):
