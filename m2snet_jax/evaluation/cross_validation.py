@@ -66,7 +66,8 @@ def cross_validate(predictors: Sequence[Predictor], models: Sequence[Path], conf
     claim_folder(output / 'maps', {**about_maps(everyone), 'cross_validated': True})
     scored, folds = _scored_by_fold(predictors, models, unseen, places, config, output)
     results = {'test': scored}
-    tests = {'test': Chosen([place for place, members in zip(places, unseen, strict=True) if members])}
+    some = [place for place, members in zip(places, unseen, strict=True) if members]
+    tests: dict[str, Sequence] = {'test': Chosen(some)}
     warnings, apart = model_warnings(models), [number for number, members in enumerate(unseen) if not members]
     names_apart = [rows[number]['name'] for number in apart]
     if apart:
