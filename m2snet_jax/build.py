@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from m2snet_jax.config import check_values
+from m2snet_jax.config_values import check_values
 from m2snet_jax.errors import InputError
 from m2snet_jax.images.colors import parse_colors
 from m2snet_jax.images.windows import parse_window

@@ -1,4 +1,4 @@
-"""Paths as users write them, atomic writes of the files that this package writes, locks, the cache folder, and JSON.
+"""Paths as users write them, atomic writes of the files that this package writes, the cache folder, and JSON.
 
 A path at gs:// becomes that of its copy on this computer; see buckets/.
 
@@ -6,7 +6,6 @@ Orbax, TFDS and TensorBoard write their own files.
 """
 
 import contextlib
-import datetime
 import errno
 import importlib.metadata
 import json
@@ -14,7 +13,6 @@ import math
 import os
 import re
 import shutil
-import socket
 import tempfile
 import unicodedata
 from collections.abc import Iterator
@@ -22,21 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from absl import logging
 
 from m2snet_jax import buckets
-from m2snet_jax.buckets import LOCK, fetch, finish, publish, refetch, with_addresses
+from m2snet_jax.buckets import fetch, finish, publish, refetch, with_addresses
 from m2snet_jax.errors import InputError
 
 __all__ = ['fetch', 'finish', 'publish', 'refetch', 'with_addresses']
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None
-
 PACKAGES = ('m2snet_jax', 'jax', 'flax', 'optax', 'numpy', 'scipy', 'opencv-python-headless', 'pillow')
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 _ADDRESS = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+:/')  # pathlib makes one slash of two; C:/ is a drive
 _VARIABLE = re.compile(r'\$(?:([A-Za-z_]\w*)|\{([^}]*)\})')
@@ -102,70 +93,6 @@ def _exists(path, given):
     except ValueError:  # a null character
         raise InputError(f'{given!r}: not a path') from None
     return True
-
-
-@contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Holds the lock of a folder, which one program at a time can hold.
-
-    The kernel releases it when the program ends, however it ends. Windows and some network file systems have no such
-    locks. On the latter a warning is logged, and nothing is checked. In a bucket the lock is an object.
-
-    Raises:
-        InputError: another program holds it; the message names process, host and time.
-    """
-    if buckets.address_of(folder) is not None:
-        with buckets.lock(folder):
-            yield
-        return
-    path, file = folder / LOCK, None
-    try:
-        while fcntl is not None and file is None:
-            file = _locked(path)
-        if file is not None:
-            about = {'pid': os.getpid(), 'host': socket.gethostname()}
-            about['since'] = datetime.datetime.now().astimezone().isoformat(' ', 'seconds')
-            os.truncate(file, 0)
-            os.write(file, json.dumps(about).encode())
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise InputError(f'{path}: cannot be written ({error.strerror or error})') from None
-        logging.warning('%s: this file system has no locks; do not start a second run in this folder', folder)
-    try:
-        yield
-    finally:
-        if file is not None:
-            with contextlib.suppress(OSError):
-                path.unlink()
-            os.close(file)
-
-
-def _locked(path):
-    """Returns a lock file, open and locked, or None if it was removed meanwhile; raises InputError if it is locked."""
-    assert fcntl is not None
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(file), os.stat(path)):
-            return file
-    except BlockingIOError:
-        raise InputError(_writer(file, path.parent)) from None
-    except FileNotFoundError:
-        pass
-    except BaseException:
-        os.close(file)
-        raise
-    os.close(file)
-    return None
-
-
-def _writer(file, folder):
-    """Returns the message that names the program that holds a lock, and closes the lock's file."""
-    who = 'another process is writing here'
-    with os.fdopen(file, encoding='utf-8') as text, contextlib.suppress(ValueError, KeyError, TypeError):
-        about = json.loads(text.read())
-        who = f'process {about["pid"]} on {about["host"]} has been writing here since {about["since"]}'
-    return f'{folder}: {who}; wait until it ends, or name another folder'
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from m2snet_jax.devices.memory import keep_freed_memory
 from m2snet_jax.devices.mesh import Mesh, replicate, shard
 from m2snet_jax.models.folding import fold_batch_norms
 from m2snet_jax.models.model_weights import split_model
-from m2snet_jax.prediction.predictor import make_predict_step
+from m2snet_jax.prediction.ensemble import make_predict_step
 from m2snet_jax.training.optimizer import build_optimizer
 from m2snet_jax.training.step import build_train_step, create_train_state
 

@@ -21,18 +21,8 @@ from m2snet_jax.storage import REFUSALS, finish, local_path, with_addresses
 
 # The flags of all commands that hold a path; the keys are in `config.PATH_KEYS`, and all words are paths.
 PATH_FLAGS = (
-    'golden',
-    'images',
-    'maps',
-    'masks',
-    'model',
-    'output',
-    'reference',
-    'root',
-    'table',
-    'weights',
-    'workdir',
-)
+    'golden', 'images', 'maps', 'masks', 'model', 'output', 'reference', 'root', 'table', 'weights', 'workdir',
+)  # fmt: skip
 WRITTEN_FLAGS = ('output', 'table', 'workdir')
 NOT_OPENED = (errno.EMFILE, errno.ELOOP, errno.ENAMETOOLONG)
 

@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 
 from m2snet_jax.commands import parse, run, run_name
-from m2snet_jax.config import MINIMUM_SIZE
+from m2snet_jax.config_values import MINIMUM_SIZE
 from m2snet_jax.errors import InputError
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from m2snet_jax.data.datasets import open_dataset
 from m2snet_jax.errors import InputError
-from m2snet_jax.evaluation.test_sets import recorded_manifest
+from m2snet_jax.evaluation.trained_images import recorded_manifest
 from m2snet_jax.metrics import calibration_counts, expected_calibration_error
 from m2snet_jax.metrics.temperature import fit_temperature, logit_counts, negative_log_likelihood
 from m2snet_jax.prediction.predictor import LARGEST_BATCH, Predictor

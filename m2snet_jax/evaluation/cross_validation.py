@@ -19,8 +19,8 @@ from m2snet_jax.evaluation.test_sets import (
     score_source,
     set_model_keys,
     summarise_all,
-    trained_images,
 )
+from m2snet_jax.evaluation.trained_images import trained_images
 from m2snet_jax.prediction.folders import claim_folder
 from m2snet_jax.prediction.predictor import Predictor
 from m2snet_jax.storage import versions
@@ -57,63 +57,75 @@ def cross_validate(predictors: Sequence[Predictor], models: Sequence[Path], conf
     Raises:
         InputError: a model has no manifest or another dataset, or the dataset is not divided into folds.
     """
+    dataset, places = _every_example(config)
+    rows = dataset.manifest
+    trained = [_trained(model, {row['image_sha256'] for row in rows}) for model in models]
+    unseen = [tuple(k for k, own in enumerate(trained) if row['image_sha256'] not in own) for row in rows]
+    everyone = Predictor.joined(predictors)
+    set_model_keys(config, everyone)
+    claim_folder(output / 'maps', {**about_maps(everyone), 'cross_validated': True})
+    scored, folds = _scored_by_fold(predictors, models, unseen, places, config, output)
+    results = {'test': scored}
+    some = [place for place, members in zip(places, unseen, strict=True) if members]
+    tests: dict[str, Sequence] = {'test': Chosen(some)}
+    warnings, apart = model_warnings(models), [number for number, members in enumerate(unseen) if not members]
+    names_apart = [rows[number]['name'] for number in apart]
+    if apart:
+        tests[SEEN] = Chosen([places[number] for number in apart])
+        results[SEEN] = _score(predictors, SEEN, apart, places, config, output)
+        warnings.append(
+            f'{len(apart)} images were trained on by every model and are scored apart, as {SEEN}: '
+            f'{", ".join(names_apart)}'
+        )
+    near = _near_trained(rows, places, unseen, trained)
+    if near:
+        warnings.append(
+            f'test: {near} of {len(scored)} images have a near-duplicate among the images that their models were '
+            'trained on: these scores are flattered'
+        )
+    about = {
+        'manifest_hash': dataset.manifest_hash,
+        'cross_validation': {'folds': folds, 'near_duplicates': near, SEEN: names_apart},
+    }
+    scores = summarise_all(results, tests, config, output, about, warnings)
+    return scores.with_summary(**about_scores(config, models, everyone), versions=versions())
+
+
+def _every_example(config):
+    """Returns the dataset of a config, of all folds, and the place (source, index) of every row of its manifest."""
     if config.data.fold is None:
         raise InputError('--cross-validate: data.fold is none, so that all images were trained on; give runs of folds')
     with config.unlocked():  # every image of the set, also those that a run held out or left out
         config.data.validation = config.data.exclude = None
     dataset = open_dataset(config)
     sources = {'train': dataset.train, **dataset.tests}
-    rows = dataset.manifest
-    counters = dict.fromkeys(sources, 0)
-    places = []
-    for row in rows:
+    counters, places = dict.fromkeys(sources, 0), []
+    for row in dataset.manifest:
         places.append((sources[row['split']], counters[row['split']]))
         counters[row['split']] += 1
-    trained = [_trained(model, {row['image_sha256'] for row in rows}) for model in models]
-    unseen = [tuple(k for k, own in enumerate(trained) if row['image_sha256'] not in own) for row in rows]
-    everyone = Predictor.joined(predictors)
-    set_model_keys(config, everyone)
-    claim_folder(output / 'maps', {**about_maps(everyone), 'cross_validated': True})
-    results, tests, by_fold = {'test': []}, {}, {}
+    return dataset, places
+
+
+def _scored_by_fold(predictors, models, unseen, places, config, output):
+    """Returns the scored images that some model has not seen, and the images, models and scores of each fold."""
     kept = [number for number, members in enumerate(unseen) if members]
     if not kept:
         raise InputError('--cross-validate: every model was trained on every image; give models of several folds')
-    tests['test'] = Chosen([places[number] for number in kept])
     position = {number: index for index, number in enumerate(kept)}
+    scored, by_fold = [], {}
     for members in dict.fromkeys(unseen[number] for number in kept):
         numbers = [number for number in kept if unseen[number] == members]
-        scored = _score([predictors[k] for k in members], 'test', numbers, places, config, output)
-        results['test'] += [(position[numbers[member[0]]], *member[1:]) for member in scored]
+        part = _score([predictors[k] for k in members], 'test', numbers, places, config, output)
+        scored += [(position[numbers[member[0]]], *member[1:]) for member in part]
         fold = ', '.join(dict.fromkeys(str(recorded_config(models[k])['data']['fold']) for k in members))
-        images = [member[-1] for member in scored]
-        by_fold.setdefault(fold, {'images': [], 'models': set()})
-        by_fold[fold]['images'] += images
-        by_fold[fold]['models'] |= set(members)
-    results['test'].sort(key=lambda member: member[0])
-    warnings = model_warnings(models)
-    if apart := [number for number, members in enumerate(unseen) if not members]:
-        tests[SEEN] = Chosen([places[number] for number in apart])
-        results[SEEN] = _score(predictors, SEEN, apart, places, config, output)
-        names = ', '.join(rows[number]['name'] for number in apart)
-        warnings.append(f'{len(apart)} images were trained on by every model and are scored apart, as {SEEN}: {names}')
-    near = _near_trained(rows, places, unseen, trained)
-    if near:
-        warnings.append(
-            f'test: {near} of {len(kept)} images have a near-duplicate among the images that their models were trained '
-            'on: these scores are flattered'
-        )
+        images, used = by_fold.setdefault(fold, ([], set()))
+        images.extend(member[-1] for member in part)
+        used.update(members)
     folds = {
-        fold: {'images': len(one['images']), 'models': len(one['models']), 'scores': figures_of(one['images'])}
-        for fold, one in sorted(by_fold.items())
+        fold: {'images': len(images), 'models': len(used), 'scores': figures_of(images)}
+        for fold, (images, used) in sorted(by_fold.items())
     }
-    about = {
-        'manifest_hash': dataset.manifest_hash,
-        'cross_validation': {
-            'folds': folds, 'near_duplicates': near, SEEN: [rows[number]['name'] for number in apart],
-        },
-    }  # fmt: skip
-    scores = summarise_all(results, tests, config, output, about, warnings)
-    return scores.with_summary(**about_scores(config, models, everyone), versions=versions())
+    return sorted(scored, key=lambda member: member[0]), folds
 
 
 def _trained(model: Path, images: set[str]) -> set[str]:

@@ -3,8 +3,6 @@
 Beside the sheets (see sheets.py) a folder gets `maps/<set>/<name>.png` and a few `overlays/`.
 """
 
-import collections
-import csv
 import dataclasses
 import itertools
 import sys
@@ -21,7 +19,6 @@ from tqdm import tqdm
 from m2snet_jax.config import expand_paths, flatten, load_config, to_json
 from m2snet_jax.data.datasets import Dataset, open_dataset
 from m2snet_jax.data.pipeline import eval_batches
-from m2snet_jax.data.splits import TRAINED_ON
 from m2snet_jax.devices import processes
 from m2snet_jax.devices.mesh import Mesh, make_mesh, own_rows, shard
 from m2snet_jax.errors import InputError
@@ -29,6 +26,7 @@ from m2snet_jax.evaluation.cases import Member, draw_cases
 from m2snet_jax.evaluation.image_scores import score_maps
 from m2snet_jax.evaluation.scores import Scores, summarise
 from m2snet_jax.evaluation.sheets import FOLDER
+from m2snet_jax.evaluation.trained_images import trained_on_warnings
 from m2snet_jax.images.drawing import case_panels, overlay
 from m2snet_jax.images.formats import write_png
 from m2snet_jax.metrics.workers import in_processes
@@ -37,7 +35,7 @@ from m2snet_jax.prediction.folders import claim_folder, map_paths
 from m2snet_jax.prediction.predictor import Predictor, is_lesion, released_map, resized_map
 from m2snet_jax.prediction.temperature_file import read_temperature
 from m2snet_jax.storage import finish, refetch, versions, with_addresses
-from m2snet_jax.weights import recorded_config, run_folder, trained_config
+from m2snet_jax.weights import recorded_config, trained_config
 from m2snet_jax.weights.pretrained import weight_warnings
 
 Panels = dict[str, UInt8[np.ndarray, 'height width 3']]
@@ -116,33 +114,6 @@ def model_warnings(models: Sequence[Path]) -> list[str]:
     """Returns a line for each doubt about the weights that models were trained from."""
     configs = [trained for model in models if (trained := trained_config(model))]
     return list(dict.fromkeys(line for trained in configs for line in weight_warnings(ConfigDict(trained))))
-
-
-def trained_on_warnings(models: Sequence[Path], dataset: Dataset) -> list[str]:
-    """Returns a line for each test set with images that a model was trained on, by the SHA-256 in their manifests."""
-    trained = set().union(*(trained_images(model) for model in models))
-    rows = [row for row in dataset.manifest if row['split'] in dataset.tests and row['image_sha256'] in trained]
-    counts = collections.Counter(row['split'] for row in rows)
-    some = 'the model was' if len(models) == 1 else 'some of the models were'
-    return [
-        f'{name}: {number} of {len(dataset.tests[name])} images are among those that {some} trained on: these scores '
-        'are flattered'
-        for name, number in counts.items()
-    ]
-
-
-def trained_images(model: Path) -> set[str]:
-    """Returns the SHA-256 of the images that a model was trained on or chosen with; none where it is not recorded."""
-    return {row['image_sha256'] for row in recorded_manifest(model) if row['split'] in TRAINED_ON}
-
-
-def recorded_manifest(model: Path) -> list[dict[str, str]]:
-    """Returns the rows of the manifest of a run, none where there is no run."""
-    path = run_folder(model) / 'manifest.csv'
-    if not model.is_dir() or not path.exists():
-        return []
-    with path.open(newline='', encoding='utf-8', errors='surrogateescape') as file:
-        return list(csv.DictReader(file))
 
 
 def chosen_sets(dataset: Dataset, sets: Sequence[str] | None) -> Dataset:

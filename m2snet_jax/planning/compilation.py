@@ -20,7 +20,7 @@ from m2snet_jax.models.model_weights import split_model
 from m2snet_jax.planning.collectives import count_collectives
 from m2snet_jax.planning.cycles import count_cycles
 from m2snet_jax.planning.gpu_kernels import count_kernels
-from m2snet_jax.prediction.predictor import make_predict_step
+from m2snet_jax.prediction.ensemble import make_predict_step
 from m2snet_jax.storage import cache_folder, write
 from m2snet_jax.training.step import lower_train_step, without_files
 

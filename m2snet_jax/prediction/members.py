@@ -3,15 +3,21 @@
 import glob
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from flax import nnx
 from jaxtyping import Float, Float32
+from ml_collections import ConfigDict
 
+from m2snet_jax.build import empty_model
+from m2snet_jax.config import load_config
 from m2snet_jax.errors import InputError
 from m2snet_jax.models.folding import fold_batch_norms
+from m2snet_jax.prediction.temperature_file import stored_temperature
 from m2snet_jax.storage import local_path
+from m2snet_jax.weights import load_weights, recorded_config
+from m2snet_jax.weights.names import model_hash
 
 FLIPS = ((), (2,), (1,), (1, 2))  # axes of [B, H, W, C]: none, left–right, up–down, both
 CUT = 0.5  # a pixel of a member's map counts as lesion from here up
@@ -75,6 +81,24 @@ def find_models(given: str | Path | Sequence[str | Path], flag: str = '') -> lis
     if not paths:
         raise InputError(f'{flag}: no model is named')
     return paths
+
+
+def load_member(path: Path, config: Any = None, calibrated: bool = False) -> Member:
+    """Loads one model; the arguments are those of `predictor.load_model`, which names the errors."""
+    bare = not path.is_dir()
+    if not bare:
+        config = cast(Any, ConfigDict(recorded_config(path)))
+    elif config is None or isinstance(config, str):
+        config = load_config(config or 'default')
+    model = empty_model(config)
+    try:
+        load_weights(model, path, config.model.get('weights_average') if bare else None)
+    except InputError as error:
+        if bare and 'do not fit' in str(error):
+            expected = f'{config.model.name} with {config.model.encoder} and {config.data.classes} output map(s)'
+            raise InputError(f'{error} (expected {expected}; another config names another model)') from None
+        raise
+    return Member(model, config.data.size, config, stored_temperature(path, model_hash(model)) if calibrated else 1.0)
 
 
 def mean_map(maps: Maps) -> Float32[np.ndarray, 'height width classes']:

@@ -1,34 +1,26 @@
 """From an image to a map: loads any trained model, runs it, and turns probabilities into maps."""
 
 import functools
-import hashlib
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
 from flax import nnx
 from jaxtyping import Bool, Float, Float32, Shaped, UInt8, UInt16
-from ml_collections import ConfigDict
 from PIL import Image
 
-from m2snet_jax.build import empty_model
-from m2snet_jax.config import load_config
 from m2snet_jax.data import augment
-from m2snet_jax.devices.mesh import Mesh, own_rows, replicate, shard
-from m2snet_jax.devices.programs import compiler_options, one_by_one
+from m2snet_jax.devices.mesh import Mesh, replicate
 from m2snet_jax.errors import InputError
 from m2snet_jax.images.decisions import image_reading
 from m2snet_jax.images.formats import read_image
 from m2snet_jax.images.reading import UNDECIDED, from_json
-from m2snet_jax.models.model_weights import merge_model, split_model
-from m2snet_jax.prediction.members import FLIPS, Member, Prediction, find_models, mean_map, pairwise_dice
-from m2snet_jax.prediction.temperature_file import stored_temperature
-from m2snet_jax.weights import load_weights, recorded_config, recorded_reading
-from m2snet_jax.weights.names import model_hash
+from m2snet_jax.prediction.ensemble import Ensemble
+from m2snet_jax.prediction.members import FLIPS, Member, Prediction, find_models, load_member, mean_map, pairwise_dice
+from m2snet_jax.weights import recorded_reading
 
 LARGEST_BATCH = 8  # a longer list runs in pieces of this many images
 Probabilities = Float[np.ndarray, 'size size classes']  # in [0, 1], at the network's size
@@ -48,29 +40,13 @@ def load_model(path: str | Path | Sequence[str | Path], *, config: Any = None, c
     Raises:
         InputError: nothing there, weights that do not fit, no stored temperature, or models of other classes.
     """
-    loaded = [_load_one(one, config, calibrated) for one in find_models(path)]
+    loaded = []
+    for one in find_models(path):
+        predictor = Predictor(*load_member(one, config, calibrated))
+        if one.is_dir():
+            predictor.reading = from_json(recorded_reading(one)).of_images()
+        loaded.append(predictor)
     return loaded[0] if len(loaded) == 1 else Predictor.joined(loaded)
-
-
-def _load_one(path: Path, config: Any, calibrated: bool) -> 'Predictor':
-    bare = not path.is_dir()
-    if not bare:
-        config = cast(Any, ConfigDict(recorded_config(path)))
-    elif config is None or isinstance(config, str):
-        config = load_config(config or 'default')
-    model = empty_model(config)
-    try:
-        load_weights(model, path, config.model.get('weights_average') if bare else None)
-    except InputError as error:
-        if bare and 'do not fit' in str(error):
-            expected = f'{config.model.name} with {config.model.encoder} and {config.data.classes} output map(s)'
-            raise InputError(f'{error} (expected {expected}; another config names another model)') from None
-        raise
-    temperature = stored_temperature(path, model_hash(model)) if calibrated else 1.0
-    predictor = Predictor(model, config.data.size, config, temperature)
-    if not bare:
-        predictor.reading = from_json(recorded_reading(path)).of_images()
-    return predictor
 
 
 class Predictor:
@@ -112,13 +88,9 @@ class Predictor:
         new.window, new.reading = first.window, first.reading
         return new
 
-    def _set_members(self, members: list[Member]) -> None:
-        self.members, self._steps = members, []
-        for member in members:
-            graph, weights = split_model(member.folded())
-            self._steps.append((make_predict_step(graph), weights))
-        self._compiled, self._lock = {}, threading.Lock()
-        self.size, self.config, self.flips = max(one.size for one in members), members[0].config, False
+    def _set_members(self, members):
+        self.members, self.flips, self._ensemble = members, False, Ensemble(members)
+        self.size, self.config = max(self.sizes), members[0].config
         self.classes = members[0].model.output1.kernel.shape[-1]
 
     @property
@@ -129,7 +101,7 @@ class Predictor:
     @property
     def sizes(self) -> list[int]:
         """The sizes of the models, each once."""
-        return sorted({member.size for member in self.members})
+        return self._ensemble.sizes
 
     @property
     def variant(self) -> dict[str, Any]:
@@ -150,14 +122,10 @@ class Predictor:
         model.eval()
         return model
 
-    @functools.cached_property
+    @property
     def model_hash(self) -> str:
-        """SHA-256 of the weights, the same for every kind of file (see `weights.names.model_hash`).
-
-        For several models it is the SHA-256 of their hashes, sorted.
-        """
-        hashes = sorted(model_hash(member.model) for member in self.members)
-        return hashes[0] if len(hashes) == 1 else hashlib.sha256('\n'.join(hashes).encode()).hexdigest()
+        """SHA-256 of the weights, the same for every kind of file; of several models that of their hashes, sorted."""
+        return self._ensemble.model_hash
 
     def __call__(self, image: Any) -> Any:
         """Returns float32 `[H, W]`, or `[H, W, classes]` for several classes, in [0, 1], at the image's own size.
@@ -208,7 +176,7 @@ class Predictor:
             for size in self.sizes:
                 examples = [augment.test_example(pixels, size) for pixels in piece]
                 batches[size] = np.stack(examples + [examples[-1]] * (bucket - len(examples)))
-            results += self._combined(self._passes(batches, self._run), piece)
+            results += self._combined(self._ensemble.passes(batches, self.flips, self._ensemble.run), piece)
         return results
 
     def over(self, mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
@@ -216,7 +184,7 @@ class Predictor:
 
         Images `[B, S, S, 3]`, normalised for the test path, give probabilities `[B, S, S, C]`.
         """
-        step, weights = self._steps[0]
+        step, weights = self._ensemble.steps[0]
         return functools.partial(step, replicate(weights, mesh))
 
     def predictions_over(self, mesh: Mesh) -> Callable[..., list[Prediction]]:
@@ -225,10 +193,7 @@ class Predictor:
         Its arguments are the images, uint8 [H, W, 3] each, and the same normalised at `size`, filled up to a whole
         share.
         """
-        placed = [replicate(weights, mesh) for _, weights in self._steps]
-
-        def run(number, batch):
-            return own_rows(self._steps[number][0](placed[number], shard(np.ascontiguousarray(batch), mesh)))
+        run = self._ensemble.over(mesh)
 
         def predict(images, at_size):
             batches = {self.size: at_size}
@@ -236,17 +201,9 @@ class Predictor:
                 batches[size] = np.zeros((len(at_size), size, size, 3), np.float32)
                 for row, pixels in zip(batches[size], images, strict=False):
                     row[:] = augment.test_example(pixels, size)
-            return self._combined(self._passes(batches, run), images)
+            return self._combined(self._ensemble.passes(batches, self.flips, run), images)
 
         return predict
-
-    def _passes(self, batches, run):
-        """Returns the probabilities of a batch from each model and flip; one model computes at a time."""
-        passes = []
-        for number, member in enumerate(self.members):
-            for axes in FLIPS if self.flips else FLIPS[:1]:
-                passes.append(np.flip(run(number, np.flip(batches[member.size], axes)), axes))
-        return passes
 
     def _combined(self, passes, images):
         """Returns the Prediction of each image, from the probabilities of its batch."""
@@ -257,15 +214,6 @@ class Predictor:
                 maps = [resized_map(np.ascontiguousarray(one), *pixels.shape[:2]) for one in maps]
             predictions.append(Prediction(mean_map(maps), pairwise_dice(maps)))
         return predictions
-
-    def _run(self, number, batch):
-        """Runs a model on a batch, by a program that models of one structure share; other threads wait meanwhile."""
-        step, weights = self._steps[number]
-        with self._lock:
-            if (step, batch.shape) not in self._compiled:
-                self._compiled[step, batch.shape] = step.lower(weights, batch).compile()
-            program = self._compiled[step, batch.shape]
-        return np.asarray(program(weights, batch))
 
 
 def _colour(pixels):
@@ -278,19 +226,6 @@ def _colour(pixels):
         shape = ', '.join(map(str, pixels.shape))
         raise InputError(f'an image is {pixels.dtype} [{shape}]: give uint8 [H, W, 3] or [H, W]')
     return np.stack([pixels] * 3, -1) if pixels.ndim == 2 else pixels
-
-
-@functools.cache
-def make_predict_step(graph: Any) -> Any:
-    """Returns the jitted `predict_step(weights, images)`, in evaluation mode; equal graphs share one, compiled once.
-
-    Images `[B, S, S, 3]`, normalised for the test path, give probabilities `[B, S, S, C]`, at least float32.
-    """
-
-    def predict_step(weights, images):
-        return one_by_one(lambda images: jax.nn.sigmoid(merge_model(graph, weights)(images)), images)
-
-    return jax.jit(predict_step, compiler_options=compiler_options())
 
 
 def resized_map(probability: Probabilities, height: int, width: int) -> Float32[np.ndarray, 'height width classes']:

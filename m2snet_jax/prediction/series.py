@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float32, UInt8
 
 from m2snet_jax.errors import InputError
 from m2snet_jax.images import dicom, nifti
+from m2snet_jax.images.dicom_segmentation import encode_segmentation
 from m2snet_jax.images.formats import locate, reader_of
 
 Maps = UInt8[np.ndarray, 'height width classes'] | Float32[np.ndarray, 'height width classes']
@@ -77,7 +78,7 @@ def encode_results(series: Series, maps: dict[str, Maps], lesions: dict[str, Les
     if series.reader is dicom:
         masks = np.stack([lesions[name] for name, _ in left])
         model_name = predictor.config.model.name if predictor.config else 'm2snet'
-        return [dicom.encode_segmentation(files, masks, model_name, predictor.model_hash)]
+        return [encode_segmentation(files, masks, model_name, predictor.model_hash)]
     missing = len(series.images) - len(left)
     if missing:
         raise InputError(f'{locate(series.images[0][1])[0]}: {missing} slices cannot be read; no mask is written')

@@ -15,7 +15,8 @@ from m2snet_jax.devices.cache_entries import check_all_kept, check_cache
 from m2snet_jax.devices.mesh import Mesh, check_batch, describe, make_mesh, replicate, shard
 from m2snet_jax.devices.programs import CompiledAhead
 from m2snet_jax.errors import InputError
-from m2snet_jax.prediction.predictor import Predictor, make_predict_step
+from m2snet_jax.prediction.ensemble import make_predict_step
+from m2snet_jax.prediction.predictor import Predictor
 from m2snet_jax.training.logs import duration, log
 from m2snet_jax.training.optimizer import build_optimizer
 from m2snet_jax.training.precise_batch_norm import precise_batch_stats

@@ -14,7 +14,8 @@ import numpy as np
 from flax import nnx
 
 from m2snet_jax.build import build_lossnet, build_model, check_config, empty_model
-from m2snet_jax.config import profiled_steps, to_json
+from m2snet_jax.config import to_json
+from m2snet_jax.config_values import profiled_steps
 from m2snet_jax.data.datasets import Dataset, open_dataset
 from m2snet_jax.data.pipeline import image_size, steps_per_epoch, train_batches
 from m2snet_jax.devices import processes
@@ -23,7 +24,8 @@ from m2snet_jax.evaluation.sheets import read_summary, scored_step, write_sheets
 from m2snet_jax.evaluation.test_sets import evaluate
 from m2snet_jax.models.lossnet import LossNet
 from m2snet_jax.models.model_weights import ModelWeights
-from m2snet_jax.prediction.predictor import Predictor, make_predict_step
+from m2snet_jax.prediction.ensemble import make_predict_step
+from m2snet_jax.prediction.predictor import Predictor
 from m2snet_jax.report import write_card, write_report
 from m2snet_jax.storage import local_path, versions
 from m2snet_jax.training.compiled_steps import CompiledSteps, run_length

@@ -11,7 +11,8 @@ from m2snet_jax.data.manifest import to_csv
 from m2snet_jax.devices import processes
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.sheets import scored_step
-from m2snet_jax.storage import local_path, lock, write, write_json
+from m2snet_jax.folder_lock import lock
+from m2snet_jax.storage import local_path, write, write_json
 from m2snet_jax.weights.checkpoint import saved_steps
 
 

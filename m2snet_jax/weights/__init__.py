@@ -12,9 +12,9 @@ from m2snet_jax.errors import InputError
 from m2snet_jax.models.m2snet import MODELS, MSNet
 from m2snet_jax.models.model_weights import split_model
 from m2snet_jax.weights.names import load_state_dict, state_dict
+from m2snet_jax.weights.placeholders import printable
 from m2snet_jax.weights.pretrained import weights_path
 from m2snet_jax.weights.torch_file import read_about, read_torch_file, write_safetensors
-from m2snet_jax.weights.torch_pickle import printable
 
 Model = TypeVar('Model', bound=nnx.Module)
 __all__ = [

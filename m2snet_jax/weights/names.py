@@ -26,7 +26,7 @@ from m2snet_jax.models.encoders.vgg import BLOCKS, Vgg
 from m2snet_jax.models.lossnet import LossNet
 from m2snet_jax.models.m2snet import MSNet
 from m2snet_jax.models.subtraction import CHANNELS
-from m2snet_jax.weights.placeholders import printable
+from m2snet_jax.weights.mismatches import mismatches
 
 DEEPEST = 8  # shared prefixes of names, one after the other
 Model = TypeVar('Model', bound=nnx.Module)
@@ -140,7 +140,8 @@ def load_state_dict(model: Model, arrays: Mapping[str, Array], *, names_shown: i
     """
     variables, arrays = _variables(model), without_shared_prefixes(model, arrays)
     shapes = _torch_shapes(variables)
-    problems = _problems(model, shapes, arrays, names_shown)
+    filters = _full_one_filters(model)
+    problems = mismatches(shapes, arrays, filters, lambda name: _may_be_left_over(model, name), names_shown)
     if problems:
         held, there = (_encoder_in(known) for known in (shapes, {name: np.shape(arrays[name]) for name in arrays}))
         if there and held != there:
@@ -193,56 +194,6 @@ def _encoder_in(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     found = {name.removeprefix(_ENCODER): shape for name, shape in shapes.items()}
     fitting = [name for name in ENCODERS if _encoder_shapes(name).items() <= found.items()]
     return max(fitting, key=lambda name: len(_encoder_shapes(name)), default=None)  # one may begin as another does
-
-
-def _problems(
-    model: nnx.Module, shapes: Mapping[str, tuple], arrays: Mapping[str, Array], shown: int | None
-) -> list[str]:
-    """Returns one sentence for each way in which `arrays` do not fit `shapes`."""
-    filters = _full_one_filters(model)
-    missing = [name for name in shapes if name not in arrays]
-    misshapen = [
-        f'{name} is {tuple(np.shape(arrays[name]))}, not {shape}'
-        for name, shape in shapes.items()
-        if name in arrays and tuple(np.shape(arrays[name])) != shape
-    ]
-    counters = {name.replace('running_mean', 'num_batches_tracked') for name in shapes}
-    known = {*shapes, *filters, *counters}
-    unexpected = [name for name in arrays if name not in known and not _may_be_left_over(model, name)]
-    changed = [
-        name
-        for name, filter_ in filters.items()
-        if name in arrays and not np.array_equal(np.asarray(arrays[name]), filter_)
-    ]
-    groups = {
-        'missing': missing,
-        'misshapen': misshapen,
-        'unexpected': unexpected,
-        'full-one filters that are not ones with zero bias': changed,
-    }
-    problems = [f'{len(names)} {group} ({_listed(names, shown)})' for group, names in groups.items() if names]
-    if isinstance(model, MSNet) and 'x5_dem_5.0.weight' in arrays:
-        there, here = _switches_of({name: np.shape(array) for name, array in arrays.items()}), _switches_of(shapes)
-        problems[:0] = [f'they are of a network with {there}, and this one has {here}'] if there != here else []
-    return problems
-
-
-def _listed(names, shown):
-    names, count = [printable(name) for name in names[:shown]], len(names)
-    return ', '.join(names) + (f' and {count - len(names)} more' if count > len(names) else '')
-
-
-def _switches_of(shapes: Mapping[str, tuple]) -> str:
-    """Returns the switches of a network as far as the names and shapes of its state dict show them."""
-    units = {match[1] for name in shapes if (match := re.match(r'(x\d(?:_x\d)+)\.', name))}
-    norms = (re.match(r'conv_(\d+)\.norm\.(?!num_batches)', name) for name in shapes)
-    filters = {int(match[1]) for match in norms if match}
-    columns = max((len(unit.split('_')) for unit in units), default=1)
-    found = [f'columns={columns}', f'filters={tuple(sorted(filters))}']
-    if units:
-        inputs = max(shapes.get(f'{unit}.0.weight', ())[1:2] for unit in units)
-        found.append(f'operation={"concatenate" if inputs > (CHANNELS,) else "subtract or add"}')
-    return ', '.join(found)
 
 
 def _may_be_left_over(model: nnx.Module, name: str) -> bool:

@@ -10,7 +10,7 @@ from absl import logging
 
 from m2snet_jax.errors import InputError
 from m2snet_jax.weights.placeholders import Placeholder, printable, refusal
-from m2snet_jax.weights.torch_pickle import Tensor
+from m2snet_jax.weights.torch_tensors import Tensor
 
 _WRAPPERS = ('state_dict', 'model_state_dict', 'model_state', 'model', 'net', 'network', 'weights', 'params', 'module')
 # Averaged weights are in an entry with one of these words in its name, e.g. 'state_dict_ema', or under such a prefix.

@@ -6,23 +6,22 @@ placeholders (`placeholders.py`). Any other call or opcode is refused by its nam
 imports, huge memos, slow hashes) are not possible here.
 """
 
-import math
 import pickletools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from jaxtyping import Shaped
 
 from m2snet_jax.errors import InputError
 from m2snet_jax.weights.placeholders import Placeholder, called, printable, refusal
+from m2snet_jax.weights.torch_tensors import ElementType, Storage, Tensor
 
 _MOST_OPCODES = 500_000  # a Res2Net-101 with the state of its optimizer takes about 50,000
 
 
-def unpickle(file: Any) -> tuple[Any, dict[str, 'Storage']]:
+def unpickle(file: Any) -> tuple[Any, dict[str, Storage]]:
     """Interprets the pickle that begins at the file's position and leaves the position behind its end.
 
     Returns:
@@ -116,53 +115,11 @@ def unpickle(file: Any) -> tuple[Any, dict[str, 'Storage']]:
     raise ValueError('its pickle has no end')
 
 
-@dataclass(frozen=True, slots=True)
-class _Type:
-    stored: np.dtype
-    returned: np.dtype
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """`count` elements of the storage `key`, from its element `first` on."""
-
-    key: str
-    type: _Type
-    count: int
-    first: int = 0
-
-    def nbytes(self) -> int:
-        return self.count * self.type.stored.itemsize
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A view of a storage: offset and strides count elements of `type`."""
-
-    storage: Storage
-    type: _Type
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    def nbytes(self) -> int:
-        """Returns the size of `array`, which an expanded view can make far larger than the storage."""
-        return math.prod(self.size) * self.type.returned.itemsize
-
-    def array(self, buffer: Any, start: int) -> Shaped[np.ndarray, '...']:
-        """Returns a contiguous copy of the elements; the storage begins at `start` in the buffer."""
-        if 0 in self.size:
-            return np.zeros(self.size, self.type.returned)
-        start += self.storage.first * self.storage.type.stored.itemsize + self.offset * self.type.stored.itemsize
-        strides = [step * self.type.stored.itemsize for step in self.stride]
-        return np.ndarray(self.size, self.type.stored, buffer, start, strides).astype(self.type.returned, order='C')
-
-
 def _storage(kind, key_type, key, location, count, view=None):
     """Returns the whole storage that a persistent id describes, and the part of it that is used."""
     if kind != 'storage':
         raise ValueError('its pickle refers to something that is not a storage')
-    root = Storage(_expect(key, str), _expect(key_type, _Type), count)
+    root = Storage(_expect(key, str), _expect(key_type, ElementType), count)
     first, length = (0, count) if view is None else view[1:]  # a storage that is a part of another: before PyTorch 0.4
     _expect_counts(count, first, length)
     if first + length > count:
@@ -183,7 +140,7 @@ def _tensor(storage, offset, size, stride, requires_grad=False, hooks=None, meta
 
 
 def _typed_tensor(storage, offset, size, stride, requires_grad, hooks, element_type, metadata=None):
-    return _tensor(storage, offset, size, stride, metadata=metadata, element_type=_expect(element_type, _Type))
+    return _tensor(storage, offset, size, stride, metadata=metadata, element_type=_expect(element_type, ElementType))
 
 
 def _parameter(tensor, *_):
@@ -217,7 +174,7 @@ def _call(function: Any, arguments: Any, *, as_class: bool = False) -> Any:
     return function(*arguments)
 
 
-def _global(module: str, name: str) -> Callable | _Type | Placeholder | None:
+def _global(module: str, name: str) -> Callable | ElementType | Placeholder | None:
     full = f'{module}.{name}'
     return _ADMITTED[full] if full in _ADMITTED else Placeholder(full)
 
@@ -238,9 +195,10 @@ def _expect(value: Any, kind: type | tuple[type, ...]) -> Any:
 _FLOATS = ('float64', 'float32', 'float16', 'complex128', 'complex64')
 _INTEGERS = ('int64', 'int32', 'int16', 'int8', 'uint64', 'uint32', 'uint16', 'uint8')
 _TYPES = {
-    **{name: _Type(np.dtype(name), np.dtype(name)) for name in (*_FLOATS, *_INTEGERS)},
-    'bfloat16': _Type(np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)),
-    'bool': _Type(np.dtype(np.uint8), np.dtype(bool)),  # numpy trusts a bool to be 0 or 1, a file can hold any byte
+    **{name: ElementType(np.dtype(name), np.dtype(name)) for name in (*_FLOATS, *_INTEGERS)},
+    'bfloat16': ElementType(np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)),
+    # NumPy trusts a bool to be 0 or 1, and a file can hold any byte.
+    'bool': ElementType(np.dtype(np.uint8), np.dtype(bool)),
 }
 _STORAGES = {
     **{'Float': 'float32', 'Double': 'float64', 'Half': 'float16', 'BFloat16': 'bfloat16'},

@@ -23,6 +23,7 @@ CONFIG = ['--config=quickstart', '--config.model.encoder=res2net14', '--config.d
 PAGE = Path(__file__).parents[2] / 'docs' / 'export.md'
 KINDS = ['stablehlo', 'onnx']
 REASON = 'an optional requirement: pip install .[export]'
+KEYS = {'model.encoder': 'res2net14', 'data.size': 48, 'data.classes': 2}
 
 
 @pytest.fixture(scope='module')
@@ -33,8 +34,12 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def predictor(model):
-    keys = {'model.encoder': 'res2net14', 'data.size': 48, 'data.classes': 2}
-    return load_model(model, config=load_config('quickstart', **keys))
+    return load_model(model, config=load_config('quickstart', **KEYS))
+
+
+def need(kind):
+    for package in ('jax2onnx', 'onnxruntime') if kind == 'onnx' else ():
+        pytest.importorskip(package, reason=REASON)
 
 
 @pytest.fixture(scope='module')
@@ -43,9 +48,7 @@ def export_once(model, tmp_path_factory):
     paths = {}
 
     def path_of(kind):
-        if kind == 'onnx':
-            pytest.importorskip('jax2onnx', reason=REASON)
-            pytest.importorskip('onnxruntime', reason=REASON)
+        need(kind)
         if kind not in paths:
             path = tmp_path_factory.mktemp(kind) / f'tiny.{kind}'
             assert run_export(model, path) == 0
@@ -102,6 +105,19 @@ def test_levels_are_the_png_that_predict_writes(exported, model, tmp_path):
         found = np.asarray(levels)[0, :, :, number - 1]
         assert np.abs(found - written).max() <= 1
         assert np.mean(found != written) < 0.01
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_several_models_are_one_file_of_their_mean(kind, model, tmp_path):
+    need(kind)
+    models = [model, write_model(tmp_path / 'other.safetensors', seed=1, classes=2)]
+    path, images = tmp_path / f'both.{kind}', pictures(1, 37, 58)
+    assert run_export(models[0], path, f'--model={models[1]}') == 0
+    probability, _ = loaded(path)(images)
+    singles = [load_model(one, config=load_config('quickstart', **KEYS))(images[0]) for one in models]
+    assert np.abs(singles[0] - singles[1]).max() > 0.1
+    np.testing.assert_allclose(np.asarray(probability)[0], np.mean(singles, axis=0), rtol=0, atol=1e-5)
+    assert json.loads((tmp_path / f'both.{kind}.json').read_text())['models'] == 2
 
 
 def test_the_file_beside_says_what_goes_in_and_comes_out(exported, predictor):

@@ -18,7 +18,8 @@ from m2snet_jax.config import to_json
 from m2snet_jax.data.augment import test_example as normalised_example
 from m2snet_jax.images.formats import write_png
 from m2snet_jax.models.model_weights import split_model
-from m2snet_jax.prediction.predictor import Predictor, make_predict_step
+from m2snet_jax.prediction.ensemble import make_predict_step
+from m2snet_jax.prediction.predictor import Predictor
 from m2snet_jax.weights import state_dict
 from m2snet_jax.weights.checkpoint import Checkpoints
 
@@ -147,7 +148,7 @@ def test_lists_of_any_sizes_run_in_at_most_four_programs():
         for probability, truth_ in zip(probabilities, expected, strict=False):
             assert probability.shape == (SIZE, SIZE, 1)
             np.testing.assert_allclose(probability, truth_, atol=1e-5)
-    assert sorted(shape[0] for _, shape in predictor._compiled) == [1, 2, 4, 8]
+    assert sorted(shape[0] for _, shape in predictor._ensemble.programs) == [1, 2, 4, 8]
     maps = predictor(images[:3])
     assert [probability.shape for probability in maps] == [image.shape[:2] for image in images[:3]]
 
@@ -165,10 +166,10 @@ def test_a_model_that_trains_with_remat_predicts_many_images():
 def test_threads_share_one_program_and_agree():
     predictor, images = Predictor(small_model(), SIZE), [image_of(40, 40, seed) for seed in range(6)]
     compiled = []
-    step, weights = predictor._steps[0]
+    step, weights = predictor._ensemble.steps[0]
     lower = step.lower
     counted = type('Step', (), {'lower': lambda self, *arguments: compiled.append(1) or lower(*arguments)})()
-    predictor._steps[0] = counted, weights
+    predictor._ensemble.steps[0] = counted, weights
     with ThreadPoolExecutor(6) as threads:
         maps = list(threads.map(predictor, images * 3))
     assert len(compiled) == 1

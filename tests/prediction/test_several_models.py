@@ -57,7 +57,7 @@ def test_models_of_one_structure_share_a_program(singles):
     joined = Predictor.joined(singles)
     joined.flips = True
     joined.probabilities([image_of(30, 50)])
-    assert len(joined._compiled) == 1
+    assert len(joined._ensemble.programs) == 1
     assert joined.passes == 12
 
 

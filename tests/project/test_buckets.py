@@ -12,6 +12,7 @@ from bucket_server import failing_for
 from m2snet_jax import InputError, storage
 from m2snet_jax.__main__ import main
 from m2snet_jax.buckets import bucket_lock, copies, uploads
+from m2snet_jax.folder_lock import lock
 from m2snet_jax.storage import local_path
 
 pytestmark = pytest.mark.filterwarnings('ignore::ResourceWarning')  # of connections that the tests break
@@ -88,7 +89,7 @@ def test_a_checkpoint_counts_when_its_last_file_is_there(bucket, monkeypatch):
     assert (folder / 'checkpoints' / '5' / 'model' / 'data').read_bytes() == b'arrays'
     storage.finish()
     assert 'run/checkpoints/10/model/data' in bucket.names()  # another run may be saving it
-    with storage.lock(folder):
+    with lock(folder):
         for name in ('_CHECKPOINT_METADATA', 'model/data'):
             storage.write(folder / 'checkpoints' / '15' / name, 'x')
         (folder / 'scores').mkdir()
@@ -103,25 +104,25 @@ def test_a_checkpoint_counts_when_its_last_file_is_there(bucket, monkeypatch):
 
 def test_one_writer(bucket, monkeypatch, caplog):
     folder = local_path('gs://bucket/run', written=True)
-    with storage.lock(folder):
+    with lock(folder):
         about = json.loads(bucket.read('run/writer.lock'))
-        with pytest.raises(InputError, match='writing here already'), storage.lock(folder):
+        with pytest.raises(InputError, match='writing here already'), lock(folder):
             pass
     assert bucket.names() == []
     other = {**about, 'machine': 'another', 'host': 'host-2'}
     bucket.put('run/writer.lock', json.dumps(other))
-    with pytest.raises(InputError, match=r'gs://bucket/run: locked by process .* on host-2'), storage.lock(folder):
+    with pytest.raises(InputError, match=r'gs://bucket/run: locked by process .* on host-2'), lock(folder):
         pass
     monkeypatch.setattr(bucket_lock, 'STALE', 0.5)
     time.sleep(1.6)  # the date of an answer has whole seconds
-    with storage.lock(folder):
+    with lock(folder):
         assert json.loads(bucket.read('run/writer.lock'))['machine'] == about['machine']
     assert 'its lock is taken over' in caplog.text
     monkeypatch.setattr(bucket_lock, 'STALE', 600)
     ended = subprocess.Popen([sys.executable, '-c', ''])
     ended.wait()
     bucket.put('run/writer.lock', json.dumps({**about, 'pid': ended.pid}))
-    with storage.lock(folder):  # of this computer, and dead: at once
+    with lock(folder):  # of this computer, and dead: at once
         pass
     assert 'has ended' in caplog.text
 
@@ -129,7 +130,7 @@ def test_one_writer(bucket, monkeypatch, caplog):
 def test_a_lock_is_refreshed_and_its_loss_ends_the_run(bucket, monkeypatch):
     monkeypatch.setattr(bucket_lock, 'REFRESH', 0.1)
     folder = local_path('gs://bucket/run', written=True)
-    with pytest.raises(InputError, match='another run has taken over'), storage.lock(folder):  # noqa: PT012
+    with pytest.raises(InputError, match='another run has taken over'), lock(folder):  # noqa: PT012
         first = bucket.object('run/writer.lock')['generation']
         time.sleep(0.5)
         assert bucket.object('run/writer.lock')['generation'] != first

@@ -7,14 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from compilation_cache import CACHE
 from flax import nnx
 from study_files import study_of, variants, write_file
+from tiny_runs import SETTINGS, losses, start_study
 
 from m2snet_jax import InputError
 from m2snet_jax.build import create_model
@@ -27,7 +26,6 @@ from m2snet_jax.weights import load_weights
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
 
-ROOT = Path(__file__).parents[2]
 TWO_CORES = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason='needs two cores')
 # In place of a training: leaves its cores and times, then waits for a signal, fails, crashes or finishes.
 PROGRAM = """
@@ -124,24 +122,7 @@ def test_a_signal_ends_all_in_order(tmp_path, without_training, capsys):
     assert 'SIGINT received: 2 runs save their step and end; the same command goes on' in capsys.readouterr().err
 
 
-TINY = {
-    'batch': 2,
-    'steps': 24,
-    'model.name': 'msnet',
-    'model.encoder': 'res2net14',
-    'model.freeze_shared_norms_after': 1.0,
-    'loss.lossnet': 0.0,
-    'data.size': 48,
-    'data.sizes': (48,),
-    'data.count': 4,
-    'data.test_count': 2,
-    'log.every': 1,
-    'log.images': 0,
-    'log.tensorboard': False,
-    'checkpoint.every': 3,
-    'evaluate.batch': 2,
-    'evaluate.bootstrap': 0,
-}
+TINY = SETTINGS | {'model.name': 'msnet', 'steps': 24, 'checkpoint.every': 3}
 
 
 @TWO_CORES
@@ -153,21 +134,11 @@ def test_a_killed_study_of_two_jobs_goes_on_exactly(tmp_path):
     ]
     study = {'config': 'quickstart', 'about': '', 'changes': TINY, 'variants': mine}
     path = write_file(tmp_path, study)
-    environment = {
-        **os.environ, 'JAX_COMPILATION_CACHE_DIR': os.path.abspath(CACHE), 'TFDS_DATA_DIR': str(tmp_path / 'prepared')
-    }  # fmt: skip
-
-    def start(workdir, *more):
-        command = [sys.executable, '-m', 'm2snet_jax', 'study', f'--config={path}', f'--workdir={workdir}', *more]
-        return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    out, err = start(tmp_path / 'whole', '--jobs=2').communicate(timeout=600)
+    out, err = start_study(path, tmp_path / 'whole', '--jobs=2').communicate(timeout=600)
     assert '3 of 3 runs finished' in out, err
     cells = cells_of(load_study(path), base_config(load_study(path)), tmp_path / 'killed')
     logs = [cell.folder / 'metrics.jsonl' for cell in cells]
-    process = start(tmp_path / 'killed', '--jobs=2')
+    process = start_study(path, tmp_path / 'killed', '--jobs=2')
     while not all(log.exists() and log.read_text().count('\n') >= 4 for log in logs[:2]):
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
@@ -175,8 +146,8 @@ def test_a_killed_study_of_two_jobs_goes_on_exactly(tmp_path):
     process.communicate()
     steps = [log.read_text().count('\n') for log in logs[:2]]
     assert all(step < TINY['steps'] for step in steps)
-    assert '0 of 3 runs finished' in start(tmp_path / 'killed', '--table').communicate(timeout=600)[0]
-    process = start(tmp_path / 'killed', '--jobs=2')
+    assert '0 of 3 runs finished' in start_study(path, tmp_path / 'killed', '--table').communicate(timeout=600)[0]
+    process = start_study(path, tmp_path / 'killed', '--jobs=2')
     while not logs[2].exists():  # interrupt it once more, in order
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
@@ -184,16 +155,14 @@ def test_a_killed_study_of_two_jobs_goes_on_exactly(tmp_path):
     _, err = process.communicate(timeout=600)
     assert process.returncode == 128 + signal.SIGTERM, err
     assert 'runs save their step and end' in err
-    out, err = start(tmp_path / 'killed', '--jobs=2').communicate(timeout=600)
+    out, err = start_study(path, tmp_path / 'killed', '--jobs=2').communicate(timeout=600)
     assert '3 of 3 runs finished' in out, err
     for cell in cells:
         folders = cell.folder, tmp_path / 'whole' / cell.folder.relative_to(tmp_path / 'killed')
-        losses, states = [], []
+        states = []
         for folder in folders:
-            rows = map(json.loads, (folder / 'metrics.jsonl').read_text().splitlines())
-            losses.append([(row['step'], row['loss']) for row in rows])
             model = load_weights(create_model('msnet', 'res2net14', 1), folder)
             states.append(nnx.state(model, (nnx.Param, nnx.BatchStat)))
-        assert losses[0] == losses[1]
-        assert [step for step, _ in losses[0]] == list(range(1, TINY['steps'] + 1))
+        assert losses(folders[0]) == losses(folders[1])
+        assert [step for step, _ in losses(folders[0])] == list(range(1, TINY['steps'] + 1))
         jax.tree.map(np.testing.assert_array_equal, *states)

@@ -1,22 +1,18 @@
 """Studies that are run: what is trained, what is not trained again, and how a killed one goes on."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from compilation_cache import CACHE
 from flax import nnx
 from study_files import study_of, variants, write_file, write_run
+from tiny_runs import SETTINGS, losses, start_study
 
 from m2snet_jax import InputError
 from m2snet_jax.__main__ import main
@@ -29,23 +25,6 @@ from m2snet_jax.weights import load_weights
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
 
-ROOT = Path(__file__).parents[2]
-TINY = {
-    'batch': 2,
-    'steps': 2,
-    'model.encoder': 'res2net14',
-    'model.freeze_shared_norms_after': 1.0,
-    'loss.lossnet': 0.0,
-    'data.size': 48,
-    'data.sizes': (48,),
-    'data.count': 4,
-    'data.test_count': 2,
-    'log.every': 1,
-    'log.images': 0,
-    'log.tensorboard': False,
-    'evaluate.batch': 2,
-    'evaluate.bootstrap': 0,
-}
 MEANS_ANEW = {'steps': 1, 'optimizer.peak_lr': 0.0, 'precise_batch_norm': 2}
 
 
@@ -122,7 +101,7 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path, trained, capsys):
 )
 def test_everything_is_checked_before_anything_is_trained(tmp_path, capsys, monkeypatch, changes, words):
     monkeypatch.setattr(runner, 'train_and_evaluate', lambda *arguments: pytest.fail('trained'))
-    mine = [{'name': 'first', 'about': '', 'changes': TINY}, {'name': 'x', 'about': '', 'changes': changes}]
+    mine = [{'name': 'first', 'about': '', 'changes': SETTINGS}, {'name': 'x', 'about': '', 'changes': changes}]
     path = write_file(tmp_path, {'config': 'quickstart', 'about': '', 'variants': mine})
     assert main(['m2snet_jax', 'study', f'--config={path}', f'--workdir={tmp_path}/runs']) == 2
     assert f'error: {words}' in capsys.readouterr().err
@@ -155,7 +134,7 @@ def test_weights_of_another_variant_are_kept_to_the_bit(tmp_path):
         {'name': 'first', 'about': ''},
         {'name': 'anew', 'about': '', 'weights_of': 'first', 'changes': MEANS_ANEW},
     ]
-    _, cells = study_of(tmp_path, mine, changes=TINY)
+    _, cells = study_of(tmp_path, mine, changes=SETTINGS)
     assert runner.run_study(cells) == []
     states = []
     for cell in cells:
@@ -177,14 +156,9 @@ def test_a_study_killed_at_any_moment_ends_with_the_same_table(tmp_path):
         {'name': 'anew', 'about': '', 'weights_of': 'first', 'changes': MEANS_ANEW},
         {'name': 'last', 'about': '', 'changes': {'loss.bce': 'weighted'}},
     ]
-    common = TINY | {'model.name': 'msnet', 'steps': 20, 'checkpoint.every': 3, 'evaluate.bootstrap': 50}
+    common = SETTINGS | {'model.name': 'msnet', 'steps': 20, 'checkpoint.every': 3, 'evaluate.bootstrap': 50}
     study = {'config': 'quickstart', 'about': '', 'seeds': (0, 1), 'changes': common, 'variants': mine}
     path = write_file(tmp_path, study)
-
-    def start(workdir):
-        command = [sys.executable, '-m', 'm2snet_jax', 'study', f'--config={path}', f'--workdir={workdir}']
-        environment = {**os.environ, 'JAX_COMPILATION_CACHE_DIR': os.path.abspath(CACHE)}
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
     def figures(workdir):
         table = json.loads((workdir / 'study.json').read_text())
@@ -193,13 +167,13 @@ def test_a_study_killed_at_any_moment_ends_with_the_same_table(tmp_path):
             one.pop('folders')
         return table
 
-    whole = start(tmp_path / 'whole')
+    whole = start_study(path, tmp_path / 'whole')
     assert '6 of 6 runs finished' in whole.communicate()[0]
     cells = cells_of(load_study(path), base_config(load_study(path)), tmp_path / 'killed')
     rng, kills = random.Random(time.time()), 0
     for goal in (cells[0], cells[1], cells[4]):  # in the first, after one, and amid the last variant
         log = goal.folder / 'metrics.jsonl'
-        process = start(tmp_path / 'killed')
+        process = start_study(path, tmp_path / 'killed')
         while process.poll() is None and not (log.exists() and log.read_text().count('\n') >= 4):
             time.sleep(0.05)
         time.sleep(rng.random())
@@ -209,11 +183,8 @@ def test_a_study_killed_at_any_moment_ends_with_the_same_table(tmp_path):
         process.communicate()
     assert kills == 3
     assert not cells[-1].is_finished
-    assert '6 of 6 runs finished' in start(tmp_path / 'killed').communicate()[0]
+    assert '6 of 6 runs finished' in start_study(path, tmp_path / 'killed').communicate()[0]
     assert figures(tmp_path / 'killed') == figures(tmp_path / 'whole')
     for cell in cells:
-        losses = [
-            [(row['step'], row['loss']) for row in map(json.loads, (folder / 'metrics.jsonl').read_text().splitlines())]
-            for folder in (cell.folder, tmp_path / 'whole' / cell.folder.relative_to(tmp_path / 'killed'))
-        ]
-        assert losses[0] == losses[1]
+        whole_run = tmp_path / 'whole' / cell.folder.relative_to(tmp_path / 'killed')
+        assert losses(cell.folder) == losses(whole_run)

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compilation_cache import CACHE
+from tiny_runs import ROOT, SETTINGS, start
 
-from m2snet_jax import InputError, load_config, storage
+from m2snet_jax import InputError, folder_lock, load_config, storage
+from m2snet_jax.buckets import LOCK
 from m2snet_jax.commands import run
 from m2snet_jax.commands.train import main
 from m2snet_jax.devices.processes import termination
-from m2snet_jax.storage import LOCK, lock, read_json_lines
+from m2snet_jax.folder_lock import lock
+from m2snet_jax.storage import read_json_lines
 from m2snet_jax.training.event_file import EventFile
 from m2snet_jax.training.logs import Logs
 from m2snet_jax.training.run_folder import check_same_run, only_writer, write_about
@@ -28,34 +30,14 @@ from m2snet_jax.weights.checkpoint import Checkpoints, saved_steps
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
 
-ROOT = Path(__file__).parents[2]
-TINY = {
-    'batch': 2,
-    'steps': 200,
-    'model.encoder': 'res2net14',
-    'loss.lossnet': 0,
-    'data.size': 48,
-    'data.sizes': (48,),
-    'data.count': 4,
-    'data.test_count': 2,
-    'log.every': 1,
-    'log.images': 0,
-    'checkpoint.every': 1000,
-    'evaluate.bootstrap': 20,
-}
+TINY = SETTINGS | {'steps': 200, 'log.tensorboard': True, 'checkpoint.every': 1000, 'evaluate.bootstrap': 20}
 ARGUMENTS = ['--config=quickstart', *(f'--config.{key}={value}' for key, value in TINY.items())]
 PROGRAM = 'import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); '  # a shell's job ignores it
 PROGRAM += 'from m2snet_jax.commands.train import main; sys.exit(main(sys.argv))'
 
 
-def start(folder, *more):
-    environment = {
-        **os.environ,
-        'JAX_COMPILATION_CACHE_DIR': os.path.abspath(CACHE),
-        'TFDS_DATA_DIR': str(folder / 'tfds'),
-    }
-    command = [sys.executable, '-c', PROGRAM, *ARGUMENTS, f'--workdir={folder / "run"}', *more]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+def start_run(folder):
+    return start(folder / 'tfds', '-c', PROGRAM, *ARGUMENTS, f'--workdir={folder / "run"}')
 
 
 def wait_for_a_step(folder, process):
@@ -66,9 +48,9 @@ def wait_for_a_step(folder, process):
 
 @pytest.mark.slow
 def test_ctrl_c_saves_the_step_and_a_second_run_is_refused_meanwhile(tmp_path):
-    process = start(tmp_path)
+    process = start_run(tmp_path)
     wait_for_a_step(tmp_path, process)
-    second = start(tmp_path)
+    second = start_run(tmp_path)
     _, log = second.communicate(timeout=600)
     assert second.returncode == 2
     errors = [line for line in log.splitlines() if 'error: ' in line]
@@ -145,7 +127,7 @@ def test_a_folder_has_one_writer(tmp_path):
 
 def test_the_lock_of_a_dead_process_is_none(tmp_path):
     program = (
-        'import os, signal, sys; from pathlib import Path; from m2snet_jax.storage import lock\n'
+        'import os, signal, sys; from pathlib import Path; from m2snet_jax.folder_lock import lock\n'
         'with lock(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)'
     )
     done = subprocess.run([sys.executable, '-c', program, str(tmp_path)], cwd=ROOT)
@@ -159,7 +141,7 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, caplog)
     def flock(file, operation):
         raise OSError(errno.ENOLCK, 'No locks available')
 
-    monkeypatch.setattr(storage.fcntl, 'flock', flock)
+    monkeypatch.setattr(folder_lock.fcntl, 'flock', flock)
     with lock(tmp_path):
         assert 'this file system has no locks' in caplog.text
 

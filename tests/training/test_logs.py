@@ -10,7 +10,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
-from m2snet_jax import InputError, config, load_config
+from m2snet_jax import InputError, config_values, load_config
 from m2snet_jax.devices.mesh import make_mesh
 from m2snet_jax.evaluation.scores import Scores
 from m2snet_jax.metrics import calibration_counts
@@ -155,10 +155,10 @@ def test_weights_and_biases_that_will_not_start_is_one_line(tmp_path, monkeypatc
 
 
 def test_weights_and_biases_is_off_and_its_absence_is_said_before_anything_starts(monkeypatch):
-    monkeypatch.setattr(config.importlib.util, 'find_spec', lambda name: None)
-    config.check_values(load_config('quickstart'))
+    monkeypatch.setattr(config_values.importlib.util, 'find_spec', lambda name: None)
+    config_values.check_values(load_config('quickstart'))
     with pytest.raises(InputError, match='pip install wandb'):
-        config.check_values(load_config('quickstart', **{'log.wandb': True}))
+        config_values.check_values(load_config('quickstart', **{'log.wandb': True}))
 
 
 def test_weights_and_biases_itself_takes_it_offline(tmp_path, levels, monkeypatch):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from m2snet_jax import InputError, load_config
-from m2snet_jax.config import check_values, profiled_steps
+from m2snet_jax.config_values import check_values, profiled_steps
 from m2snet_jax.training.profile import Profile, check_profile
 
 

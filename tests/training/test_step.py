@@ -15,7 +15,7 @@ from flax import nnx
 from m2snet_jax import LossNet, M2SNet
 from m2snet_jax.models.losses import total_loss
 from m2snet_jax.models.model_weights import split_model
-from m2snet_jax.prediction.predictor import make_predict_step
+from m2snet_jax.prediction.ensemble import make_predict_step
 from m2snet_jax.storage import read_json_lines
 from m2snet_jax.training.logs import Logs, Progress
 from m2snet_jax.training.optimizer import sgd, triangular

@@ -10,7 +10,8 @@ from m2snet_jax import InputError, load_config, load_model, metrics, train_and_e
 from m2snet_jax.devices.mesh import make_mesh
 from m2snet_jax.models.m2snet import M2SNet, MSNet
 from m2snet_jax.models.model_weights import split_model
-from m2snet_jax.prediction.predictor import make_predict_step, released_map
+from m2snet_jax.prediction.ensemble import make_predict_step
+from m2snet_jax.prediction.predictor import released_map
 from m2snet_jax.storage import read_json_lines
 from m2snet_jax.training.validation import make_validate
 from m2snet_jax.weights import load_weights
