@@ -1,11 +1,11 @@
-"""Serves a web page on this machine to try a model: choose an image and a threshold, see the map, download the mask.
+"""Serves a web page on this machine to try a model: choose an image or a clip, see map and findings, download them.
 
 python -m m2snet_jax demo --model=RUN|FILE|PATTERN … [--port=7860] [--config=NAME] [--tta=flips] [--calibrated]
 
 Only this machine can open the page, and no image leaves the machine. For a file of weights, --config defines the model
 and its size, by default M2SNet at 352 pixels. Several models, flips and the temperature are used as in `predict`. The
-mask is equal to that of `predict --threshold`. Gradio is required: pip install "gradio>=6.9,<7". Ctrl-C ends the
-command. For research, not a medical device.
+mask is equal to that of `predict --threshold`, the findings to those of `predict --table`. Gradio is required: pip
+install "gradio>=6.9,<7". Ctrl-C ends the command. For research, not a medical device.
 """
 
 import contextlib

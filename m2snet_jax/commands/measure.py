@@ -5,8 +5,9 @@ python -m m2snet_jax measure --masks=MASKS --reference=MASKS [--images=IMAGES] [
 
 MASKS and IMAGES are folders, or patterns in which * is the name. The table has a row for each lesion; without --table
 it is printed. Levels of a mask are cut at --threshold, by default one half. Files with class indices need
---config.data.classes. Areas and diameters are also in mm, and volumes in ml, where the mask, or the image of the same
-name in IMAGES, is DICOM or NIfTI with its spacing. --smallest leaves out lesions of fewer pixels, in a volume voxels.
+--config.data.classes; maps of several classes that `predict` wrote do not. Areas and diameters are also in mm, and
+volumes in ml, where the mask, or the image of the same name in IMAGES, is DICOM or NIfTI with its spacing. The slices
+of a DICOM series are one volume. --smallest leaves out lesions of fewer pixels, in a volume voxels.
 
 With --reference, lesions of both sides are paired one to one by their overlap, intersection over union, of at least O
 (default 0.5). Found, missed and invented lesions are counted. DIR, by default agreement, gets agreement.csv, with a row
@@ -49,13 +50,12 @@ def _main(argv):
             raise InputError(f'--{flag}=0: every pixel or pair would count; give a number above 0')
 
     from m2snet_jax.measurement.findings import about_table, check_ending, table_text, write_table
-    from m2snet_jax.measurement.mask_folders import MaskImages, measure_masks, pair_images
+    from m2snet_jax.measurement.mask_folders import MaskImages, measure_masks
 
     if values.table is not None:
         check_ending(values.table)
-    masks = MaskImages(values.masks, 'masks', config.data, values.threshold)
-    spacing_of = pair_images(masks.names, values.images) if values.images else {}
-    found, notes, faults = measure_masks(masks, values.smallest, spacing_of)
+    masks = MaskImages(values.masks, 'masks', config.data, values.threshold, values.images)
+    found, notes, faults = measure_masks(masks, values.smallest)
     for note in notes:
         print(f'note: {note}', file=sys.stderr)
     about = about_table(found, values.threshold, values.smallest, notes)
@@ -66,13 +66,13 @@ def _main(argv):
     elif values.reference is None:
         print(table_text(rows, about), end='')
     if values.reference is not None:
-        faults += _compare(values, config, found, spacing_of, about)
+        faults += _compare(values, config, found, about)
     for fault in faults:
         print(f'error: {fault}', file=sys.stderr)
     return 1 if faults else 0
 
 
-def _compare(values, config, found, spacing_of, about):
+def _compare(values, config, found, about):
     """Compares findings with the reference and writes table and page; returns a line for each fault."""
     from m2snet_jax.measurement.agreement import compare_findings
     from m2snet_jax.measurement.findings import rows_text
@@ -80,8 +80,8 @@ def _compare(values, config, found, spacing_of, about):
     from m2snet_jax.report.agreement_page import agreement_page
     from m2snet_jax.storage import write
 
-    reference = MaskImages(values.reference, 'reference', config.data, values.threshold)
-    others, _, faults = measure_masks(reference, values.smallest, spacing_of)
+    reference = MaskImages(values.reference, 'reference', config.data, values.threshold, values.images)
+    others, _, faults = measure_masks(reference, values.smallest)
     mine, other, faults = pair_findings(found, others, faults)
     agreement = compare_findings(mine, other, values.overlap)
     about = {

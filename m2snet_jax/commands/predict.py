@@ -21,8 +21,9 @@ temperature that `calibrate` stored.
 has its spacing (see docs/measurement.md). --smallest leaves out lesions of fewer pixels, in a volume voxels.
 
 A clip, e.g. clip.mp4, is predicted frame by frame: --frames=png (default) writes DIR/NAME/000000.png and so on,
---frames=clip the lossless DIR/NAME_maps.mkv; --overlay adds DIR/overlays/NAME.mp4, whose outlines are cut at
---threshold. --smooth=N averages the probabilities of the last N frames. If repeated, clips are predicted again.
+--frames=clip the lossless DIR/NAME_maps.mkv; --threshold adds the masks in DIR/masks in the same way, --overlay
+DIR/overlays/NAME.mp4. --smooth=N averages the probabilities of the last N frames. The table has the number and the
+time of each frame. If the command is repeated, clips are predicted again (see docs/video.md).
 
 For a NIfTI volume, DIR/NAME.nii.gz is a mask on the grid of the volume, 1 where the probability is at least T (default
 0.5); --raw adds NAME_raw.nii.gz. For DICOM files, DIR/NAME_seg.dcm is one DICOM SEG for each series, named after the
@@ -69,9 +70,9 @@ def _main(argv):
 
     from m2snet_jax.build import check_config
     from m2snet_jax.data.pairs import join_names
-    from m2snet_jax.measurement.findings import about_table, check_ending, write_table
+    from m2snet_jax.measurement.findings import FrameFindings, about_table, check_ending, write_table
     from m2snet_jax.prediction.folders import find_images
-    from m2snet_jax.prediction.video import find_clips, predict_clips
+    from m2snet_jax.prediction.video import check_clips, find_clips, predict_clips
 
     if values.table is not None:
         check_ending(values.table)
@@ -81,10 +82,10 @@ def _main(argv):
     clips, rest = find_clips([*values.images, *words], output)
     if clips and values.raw:
         raise InputError(f'--raw={values.raw}: not for clips ({clips[0][1]}); leave it out')
-    if clips and (values.table or values.uncertainty):
-        flag = 'table' if values.table else 'uncertainty'
-        raise InputError(f'--{flag}: not for clips ({clips[0][1]}); predict the clips without it')
+    if clips and values.uncertainty:
+        raise InputError(f'--uncertainty: not for clips ({clips[0][1]}); predict the clips without it')
     images = find_images(rest, output) if rest else []
+    check_clips(clips, images, output, values.frames, values.smooth)
     folders = sorted({name.rpartition('/')[0] or '.' for name, _ in images})
     if len(folders) > 1:
         print(f'note: images of {len(folders)} folders are predicted: {join_names(folders)}', file=sys.stderr)
@@ -119,11 +120,13 @@ def _main(argv):
         print(f'{output}: {done} of {len(images)} images predicted{went_on}', file=sys.stderr)
     cut = 0.5 if values.threshold is None else values.threshold
     settings = {'frames': values.frames, 'outline': values.overlay, 'smooth': values.smooth, 'batch': values.batch}
-    faults += predict_clips(predictor, clips, output, threshold=cut, **settings)
+    settings |= {'threshold': cut, 'with_masks': values.threshold is not None}
+    frames = FrameFindings(values.smallest) if clips and values.table else None
+    faults += predict_clips(predictor, clips, output, on_frame=frames and frames.add, **settings)
     if values.table is not None:
         found, notes = predicted_findings(images, writer, predictor.classes, cut, values.smallest, values.raw)
-        rows = [row for one in found for row in one.rows()]
-        write_table(values.table, rows, about_table(found, cut, values.smallest, notes))
+        rows = [row for one in found for row in one.rows()] + (frames.rows if frames else [])
+        write_table(values.table, rows, about_table(found, cut, values.smallest, notes, frames))
         for note in notes:
             print(f'note: {note}', file=sys.stderr)
         print(f'{values.table}: {len(rows)} lesions', file=sys.stderr)

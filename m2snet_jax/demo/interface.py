@@ -1,21 +1,25 @@
-"""The page of the demo, in Gradio: drop an image, see map and overlay, choose a threshold, get the mask."""
+"""The page of the demo, in Gradio: drop an image or a clip, see overlay, map and findings, download the mask."""
 
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
-
+from m2snet_jax.demo.trial import PredictedClip, drawn, findings, predict_clip_file, predicted
 from m2snet_jax.errors import InputError
-from m2snet_jax.images.drawing import overlay
-from m2snet_jax.images.formats import read_image, write_png
-from m2snet_jax.prediction.predictor import Predictor, is_lesion, released_map
+from m2snet_jax.images.formats import write_png
+from m2snet_jax.measurement.findings import about_table, write_table
+from m2snet_jax.prediction.predictor import Predictor
 
 NOTICE = '**Research use, not a medical device.** Images stay on the machine that runs this page.'
 
 STYLE = '.picture img{width:100%!important;height:100%!important;object-fit:contain!important}'
+COLUMNS = {
+    'number': 'lesion', 'area_px': 'area, px', 'diameter_px': 'diameter, px', 'perpendicular_px': 'perpendicular, px',
+    'circularity': 'circularity', 'mean_probability': 'mean probability',
+}  # fmt: skip
+OF_CLIPS = {'frame': 'frame', 'time_s': 'time, s', 'class': 'class', **COLUMNS}
+ROWS = 200  # of a table on the page; its file has all
 
 
 def build_page(predictor: Predictor, name: str, folder: str) -> Any:
@@ -23,9 +27,22 @@ def build_page(predictor: Predictor, name: str, folder: str) -> Any:
 
     Args:
         name: of the model, in the heading.
-        folder: where masks are kept for download.
+        folder: where masks, tables and clips are kept for download.
     """
     gradio = gradio_library()
+    # No telemetry; uploaded images are deleted after an hour and at the end.
+    with gradio.Blocks(title=f'{name}: M2SNet', analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        averaged = f' Each map is the mean of {predictor.passes} maps.' if predictor.passes > 1 else ''
+        gradio.Markdown(f'# {name}\n{NOTICE} The network runs at {predictor.size} pixels.{averaged}')
+        with gradio.Tab('Image'):
+            _image_tab(gradio, predictor, folder)
+        with gradio.Tab('Clip'):
+            _clip_tab(gradio, predictor, folder)
+    return page
+
+
+def _image_tab(gradio, predictor, folder):
+    """Image on the left, with threshold, findings and downloads; overlay and map on the right."""
 
     def predict(path: str | None) -> dict[str, Any] | None:
         if path is None:
@@ -33,42 +50,104 @@ def build_page(predictor: Predictor, name: str, folder: str) -> Any:
         try:
             return predicted(predictor, path)
         except InputError as error:
-            raise gradio.Error(str(error).replace(str(Path(path).parent) + os.sep, ''), print_exception=False) from None
+            raise _shown(gradio, error, path) from None
 
     def draw(case, threshold, number):
         if case is None:
-            return None, None, 'Drop an image above.', gradio.DownloadButton(value=None, interactive=False)
+            empty = [gradio.DownloadButton(value=None, interactive=False)] * 2
+            return None, None, 'Drop an image above.', [], *empty
         picture, levels, mask = drawn(case, threshold, int(number))
+        found = findings(case, threshold)
+        rows = [row for one in found for row in one.rows()]
         path = Path(tempfile.mkdtemp(dir=folder)) / f'{case["name"]}_mask.png'
+        table = path.with_name(f'{case["name"]}_findings.csv')
         write_png(path, mask)
+        write_table(table, rows, about_table(found, threshold, 0, []))
+        shown = [row for row in rows if row['class'] == int(number)]
         words = f'{100 * (mask > 0).mean():.1f} % of the image is marked: the probability is {threshold:g} or more.'
-        return picture, levels, words, gradio.DownloadButton(value=path, interactive=True)
+        words += f' {len(shown)} lesions.{case["agreement"]}'
+        files = [gradio.DownloadButton(value=one, interactive=True) for one in (path, table)]
+        return picture, levels, words, _cells(shown, COLUMNS), *files
 
     classes = [str(number) for number in range(1, predictor.classes + 1)]
-    # No telemetry; uploaded images are deleted after an hour and at the end.
-    with gradio.Blocks(title=f'{name}: M2SNet', analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gradio.Markdown(f'# {name}\n{NOTICE} The network runs at {predictor.size} pixels.')
-        case = gradio.State()
-        with gradio.Row():
-            with gradio.Column():
-                gradio.Markdown('Your image')
-                image = gradio.Image(
-                    type='filepath', image_mode=None, sources=['upload', 'clipboard'], show_label=False, height=300,
-                    elem_classes='picture', buttons=[],
-                )  # fmt: skip
-                threshold = gradio.Slider(0.01, 0.99, 0.5, step=0.01, label='threshold: lowest probability marked')
-                number = gradio.Radio(classes, value='1', label='class', visible=len(classes) > 1)
-                words = gradio.Markdown('Drop an image above.')
-                mask = gradio.DownloadButton('Download the mask', interactive=False, variant='primary', size='md')
-            with gradio.Column():
-                picture, levels = (_picture(gradio, text) for text in ('What is marked', 'Map: black 0, white 1'))
-        takes, gives = [case, threshold, number], [picture, levels, words, mask]
-        image.change(predict, image, case, api_visibility='private').then(draw, takes, gives, api_visibility='private')
-        for control in (threshold, number):
-            control.input(
-                draw, takes, gives, trigger_mode='always_last', show_progress='hidden', api_visibility='private'
-            )
-    return page
+    case = gradio.State()
+    with gradio.Row():
+        with gradio.Column():
+            gradio.Markdown('Your image')
+            image = gradio.Image(
+                type='filepath', image_mode=None, sources=['upload', 'clipboard'], show_label=False, height=300,
+                elem_classes='picture', buttons=[],
+            )  # fmt: skip
+            threshold = _threshold(gradio)
+            number = gradio.Radio(classes, value='1', label='class', visible=len(classes) > 1)
+            words = gradio.Markdown('Drop an image above.')
+            table = _table(gradio, COLUMNS)
+            with gradio.Row():
+                files = [
+                    gradio.DownloadButton(text, interactive=False, variant=variant, size='md')
+                    for text, variant in (('Download the mask', 'primary'), ('Download the findings', 'secondary'))
+                ]
+        with gradio.Column():
+            picture, levels = (_picture(gradio, text) for text in ('What is marked', 'Map: black 0, white 1'))
+    takes, gives = [case, threshold, number], [picture, levels, words, table, *files]
+    image.change(predict, image, case, api_visibility='private').then(draw, takes, gives, api_visibility='private')
+    for control in (threshold, number):
+        control.input(draw, takes, gives, trigger_mode='always_last', show_progress='hidden', api_visibility='private')
+
+
+def _clip_tab(gradio, predictor, folder):
+    """Clip and settings on the left; the clip with outlines, findings and files on the right."""
+
+    def predict(path, threshold, smooth, progress=gradio.Progress()):  # noqa: B008 (as Gradio finds it)
+        if path is None:
+            raise gradio.Error('Drop a clip first.', print_exception=False)
+
+        def report(number, announced):
+            progress((number, max(announced, number)), unit='frames')
+
+        try:
+            clip: PredictedClip = predict_clip_file(predictor, path, folder, threshold, int(smooth), report)
+        except InputError as error:
+            raise _shown(gradio, error, path) from None
+        if clip.fault:
+            gradio.Warning(clip.fault)
+        more = f' The first {ROWS} rows are shown.' if len(clip.rows) > ROWS else ''
+        words = f'{clip.frames} frames, {clip.frames_with_lesions} of them with a lesion.{more}'
+        return str(clip.overlay), words, _cells(clip.rows, OF_CLIPS), [str(file) for file in clip.files]
+
+    with gradio.Row():
+        with gradio.Column():
+            gradio.Markdown('Your clip')
+            source = gradio.Video(sources=['upload'], include_audio=True, show_label=False, height=300, buttons=[])
+            threshold = _threshold(gradio)
+            smooth = gradio.Slider(1, 25, 1, step=1, label='smoothing: frames whose probabilities are averaged')
+            start = gradio.Button('Predict the clip', variant='primary')
+            words = gradio.Markdown('Drop a clip above.')
+        with gradio.Column():
+            gradio.Markdown('What is marked')
+            shown = gradio.Video(interactive=False, show_label=False, height=300, autoplay=True, loop=True)
+            table = _table(gradio, OF_CLIPS)
+            files = gradio.File(label='Files', file_count='multiple', interactive=False)
+    start.click(predict, [source, threshold, smooth], [shown, words, table, files], api_visibility='private')
+
+
+def _threshold(gradio):
+    return gradio.Slider(0.01, 0.99, 0.5, step=0.01, label='threshold: lowest probability marked')
+
+
+def _table(gradio, columns):
+    return gradio.Dataframe(headers=list(columns.values()), interactive=False, max_height=260, show_label=False)
+
+
+def _cells(rows, columns):
+    """Returns the first rows of a table as they are shown."""
+    values = [[row.get(name) for name in columns] for row in rows[:ROWS]]
+    return [[f'{value:.4g}' if isinstance(value, float) else value for value in row] for row in values]
+
+
+def _shown(gradio, error, path):
+    """Returns an error as the page shows it, without the folder that Gradio keeps an upload in."""
+    return gradio.Error(str(error).replace(str(Path(path).parent) + os.sep, ''), print_exception=False)
 
 
 def _picture(gradio, text):
@@ -88,28 +167,6 @@ def launch(page: Any, port: int) -> str:
         enable_monitoring=False,
     )  # fmt: skip
     return address
-
-
-def predicted(predictor: Predictor, path: str | Path) -> dict[str, Any]:
-    """Returns the `name` of an image file, its `pixels`, and the `levels` of every class that `predict` writes."""
-    pixels = read_image(path)
-    levels = released_map(predictor.probabilities([pixels])[0], *pixels.shape[:2])
-    return {'name': Path(path).stem, 'pixels': pixels, 'levels': levels}
-
-
-def drawn(
-    case: dict[str, Any], threshold: float, number: int = 1
-) -> tuple[UInt8[np.ndarray, 'height width 3'], UInt8[np.ndarray, 'height width'], UInt8[np.ndarray, 'height width']]:
-    """Returns the image with the outline, the map, and the mask of 0 and 255, of one class.
-
-    Args:
-        case: as `predicted` returns it.
-        threshold: lowest probability inside.
-        number: of the class, from 1.
-    """
-    levels = case['levels'][..., number - 1]
-    mask = np.where(is_lesion(levels, threshold), 255, 0).astype(np.uint8)
-    return overlay(case['pixels'], None, mask), levels, mask
 
 
 def gradio_library() -> Any:

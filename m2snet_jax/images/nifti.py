@@ -75,7 +75,6 @@ def voxel_size(path: str | Path) -> tuple[tuple[float, float, float] | None, str
     A header without a unit is read as mm, which the note says. The size is None where the header has none, or where
     its zooms differ from its affine by more than 1 %.
     """
-
     image = _opened(path)
     order, _ = _axes(image, path)
     zooms = np.array([*image.header.get_zooms(), 1.0, 1.0][:3], float)

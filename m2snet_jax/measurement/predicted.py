@@ -1,6 +1,7 @@
 """The lesions in the maps that `predict` has written, from an earlier call too."""
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,8 @@ import numpy as np
 
 from m2snet_jax.errors import InputError
 from m2snet_jax.images import nifti
-from m2snet_jax.images.spacing import read_spacing
 from m2snet_jax.measurement.findings import Findings, find_lesions
+from m2snet_jax.measurement.scans import Scan, scans_of
 from m2snet_jax.prediction.predictor import is_lesion
 from m2snet_jax.prediction.series import Series, group_series, result_files
 
@@ -28,8 +29,8 @@ def predicted_findings(
 ) -> tuple[list[Findings], list[str]]:
     """Returns the findings of all images whose maps exist, and notes on their spacing.
 
-    The maps are read from their files. A NIfTI volume is one picture of several slices; its probabilities are those of
-    `--raw`. Every other image, also one of a DICOM series, is measured for itself.
+    The maps are read from their files. A NIfTI volume, or a DICOM series of slices, is measured as a whole; the
+    probabilities of NIfTI are those of `--raw`. Every other image is measured for itself.
 
     Args:
         images: (name, address), as given to `predict_files`.
@@ -41,36 +42,44 @@ def predicted_findings(
     """
     found, notes = [], []
     for series in group_series(images):
-        pictures = _volumes if series.reader is nifti else _pictures
-        for name, path, masks, maps in pictures(series, writer, classes, threshold, raw):
-            spacing = read_spacing(path)
-            notes.append(spacing.note)
-            found += find_lesions(name, masks, maps, spacing, smallest)
+        for scan in _written(series, writer, raw):
+            read = _volume if series.reader is nifti else _pictures
+            masks, maps = read(scan, series, writer, classes, threshold, raw)
+            spacing = scan.spacing()
+            notes += [scan.note, spacing.note]
+            found += find_lesions(scan.name, masks, maps, spacing, smallest, scan.slices)
     return found, list(dict.fromkeys(note for note in notes if note))
 
 
-def _pictures(series: Series, writer: 'Writer', classes: int, threshold: float, raw: str | None) -> Iterator[tuple]:
-    """Yields (name, address, masks, probabilities) of each image."""
-    for name, path in series.images:
+def _written(series: Series, writer: 'Writer', raw: str | None) -> list[Scan]:
+    """Returns the scans of the images whose maps exist; the fault of another image has been reported."""
+    if series.reader is nifti:
+        return scans_of(series) if all(file.exists() for file in result_files(series, writer.folder, raw)) else []
+    files = {name: writer.paths(name, series)['map'] for name, _ in series.images}
+    left = [(name, path) for name, path in series.images if all(file.exists() for file in files[name])]
+    return scans_of(dataclasses.replace(series, images=left))
+
+
+def _pictures(scan: Scan, series: Series, writer: 'Writer', classes: int, threshold: float, raw: str | None) -> tuple:
+    """Returns the masks and probabilities of a picture, or of the slices of a DICOM series."""
+    maps = []
+    for name, _ in scan.images:
         files = writer.paths(name, series)['map']
-        if not all(file.exists() for file in files):  # its fault has been reported
-            continue
-        maps = np.stack([_read(file) for file in files], -1) if len(files) > 1 else _read(files[0])
-        maps = maps.reshape(*maps.shape[:2], classes)
-        highest = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(maps.dtype, 1)
-        yield name, path, is_lesion(maps, threshold * (highest if highest > 255 else 1)), maps / np.float32(highest)
+        one = np.stack([_read(file) for file in files], -1) if len(files) > 1 else _read(files[0])
+        maps.append(one.reshape(*one.shape[:2], classes))
+    maps = np.stack(maps) if scan.is_volume else maps[0]
+    highest = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(maps.dtype, 1)
+    return is_lesion(maps, threshold * (highest if highest > 255 else 1)), maps / np.float32(highest)
 
 
-def _volumes(series: Series, writer: 'Writer', classes: int, threshold: float, raw: str | None) -> Iterator[tuple]:
-    """Yields (name, address, masks, probabilities) of a volume."""
+def _volume(scan: Scan, series: Series, writer: 'Writer', classes: int, threshold: float, raw: str | None) -> tuple:
+    """Returns the masks of a NIfTI volume, and its probabilities or None."""
     files = result_files(series, writer.folder, raw)
-    if not all(file.exists() for file in files):
-        return
     labels, *maps = (
         np.stack([nifti.read_samples(file, number).values for number in range(nifti.count(file))]) for file in files
     )
     masks = labels[..., None] == np.arange(1, classes + 1)
-    yield series.name, series.images[0][1], masks, maps[0].reshape(masks.shape) if maps else None
+    return masks, maps[0].reshape(masks.shape) if maps else None
 
 
 def _read(file: Path):

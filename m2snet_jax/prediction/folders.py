@@ -114,6 +114,8 @@ def claim_folder(folder: str | Path, about: dict[str, Any]) -> None:
     try:
         if path.exists():
             before = json.loads(path.read_text())
+            if 'classes' in about:  # they follow from the model; folders of version 0.1 lack them
+                before.setdefault('classes', about['classes'])
             changed = [key for key in {**before, **about} if before.get(key) != about.get(key)]
             if changed:
                 raise InputError(

@@ -53,6 +53,7 @@ class Writer:
         white = {f'white_{kind}': getattr(predictor.reading, kind) for kind in ('integers', 'floats')}
         shown = {'window': predictor.window, **white}
         about |= (variant or {}) | ({'uncertainty': True} if uncertainty else {})
+        about |= {'classes': self._classes} if self._classes > 1 else {}
         claim_folder(folder, about | {name: value for name, value in shown.items() if value is not None})
 
     def paths(self, name: str, series: Series) -> dict[str, list[Path]]:

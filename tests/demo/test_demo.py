@@ -15,7 +15,8 @@ from tiny_models import ARGUMENTS, write_model
 
 from m2snet_jax import InputError, load_config, load_model
 from m2snet_jax.__main__ import main
-from m2snet_jax.demo.interface import drawn, predicted
+from m2snet_jax.demo.trial import drawn, findings, predict_clip_file, predicted
+from m2snet_jax.images.clips import Clip, ClipWriter
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
 
@@ -93,3 +94,54 @@ def test_a_file_that_is_no_image_is_refused(predictor, tmp_path):
     path.write_text('no image')
     with pytest.raises(InputError, match=r'notes\.png: cannot be read'):
         predicted(predictor, path)
+
+
+def test_the_findings_are_those_of_predict(model, predictor, image, tmp_path):
+    command = ['', 'predict', f'--model={model}', f'--images={image}', f'--output={tmp_path}', *ARGUMENTS]
+    table = tmp_path / 'findings.json'
+    assert main([*command, f'--threshold={CUT}', f'--table={table}']) == 0
+    rows = [row for one in findings(predicted(predictor, image), CUT) for row in one.rows()]
+    written = json.loads(table.read_text())['lesions']
+    assert [row['area_px'] for row in rows] == [row['area_px'] for row in written]
+    assert [row['mean_probability'] for row in rows] == [
+        pytest.approx(row['mean_probability'], abs=1e-4) for row in written
+    ]
+
+
+def test_a_clip_is_predicted_frame_by_frame(predictor, tmp_path):
+    path, reported = tmp_path / 'a.mkv', []
+    writer = ClipWriter(path, 'FFV1', 12.5, 24, 40)
+    for number in range(10):
+        writer.write(np.full((24, 40, 3), 20 * number, np.uint8))
+    writer.close()
+    clip = predict_clip_file(predictor, path, tmp_path, 0.0, report=lambda *one: reported.append(one))
+    assert (clip.frames, clip.frames_with_lesions, clip.fault) == (10, 10, '')
+    assert [(row['frame'], row['area_px']) for row in clip.rows] == [(number, 24 * 40) for number in range(10)]
+    assert reported == [(number, 10) for number in range(1, 11)]
+    assert len(list(Clip(clip.overlay).frames())) == 10
+    assert [file.name for file in clip.files] == ['a_findings.csv', 'a_maps.mkv']
+    cut = tmp_path / 'cut.mkv'
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    clip = predict_clip_file(predictor, cut, tmp_path)
+    assert 0 < clip.frames < 10
+    assert clip.fault.startswith('cut.mkv: ends after')
+    with pytest.raises(InputError, match='cannot be read as a clip'):
+        predict_clip_file(predictor, write_text(tmp_path / 'b.mp4'), tmp_path)
+
+
+def write_text(path):
+    path.write_text('no clip')
+    return path
+
+
+def test_several_models_agree_or_not(model, image, tmp_path):
+    config = load_config('quickstart', **{'model.encoder': 'res2net14', 'data.size': 48})
+    other = write_model(tmp_path / 'other.safetensors', seed=1)
+    alone, both = load_model(model, config=config), load_model([model, other], config=config)
+    same = load_model([model, write_model(tmp_path / 'same.safetensors')], config=config)
+    assert predicted(alone, image)['agreement'] == ''
+    assert 'mean Dice of 1.000' in predicted(same, image)['agreement']
+    case = predicted(both, image)
+    assert 'mean Dice of' in case['agreement']
+    np.testing.assert_array_equal(case['levels'], predicted(both, image)['levels'])
+    assert not np.array_equal(case['levels'], predicted(alone, image)['levels'])
