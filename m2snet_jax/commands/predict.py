@@ -10,7 +10,7 @@ float32 NAME.npy or as 16-bit NAME.png. --overlay adds DIR/overlays/NAME.png, th
 --threshold adds DIR/masks/NAME.png, 255 where the probability is at least T. EXIF rotation is applied. In a PATTERN, *
 is the name: 'scans/*_scan.tif'. To resume an interrupted prediction, repeat the command. For a file of weights,
 --config defines the model and its size, by default M2SNet at 352 pixels. Exit status 1: some files could not be read;
-the others are done.
+the others are predicted.
 
 With several models the map is the mean of their probabilities: --model repeated, or a pattern in quotes such as
 'runs/fold*-seed*'. --tta=flips averages over the image and its flips. --uncertainty, with several models or flips, adds
@@ -21,8 +21,8 @@ temperature that `calibrate` stored.
 has its spacing (see docs/measurement.md). --smallest leaves out lesions of fewer pixels, in a volume voxels.
 
 A clip, e.g. clip.mp4, is predicted frame by frame: --frames=png (default) writes DIR/NAME/000000.png and so on,
---frames=clip the lossless DIR/NAME_maps.mkv; --overlay adds DIR/overlays/NAME.mp4, whose outlines are cut at
---threshold. --smooth=N averages the probabilities of the last N frames. If repeated, clips are predicted again.
+--frames=clip the lossless DIR/NAME_maps.mkv. --overlay adds DIR/overlays/NAME.mp4, with outlines at --threshold.
+--smooth=N averages the probabilities of the last N frames. If repeated, clips are predicted again.
 
 For a NIfTI volume, DIR/NAME.nii.gz is a mask on the grid of the volume, 1 where the probability is at least T (default
 0.5); --raw adds NAME_raw.nii.gz. For DICOM files, DIR/NAME_seg.dcm is one DICOM SEG for each series, named after the
@@ -53,11 +53,11 @@ def _main(argv):
         flags.DEFINE_bool('overlay', False, 'also draw the outline of the mask on each image', flag_values=values)
         flags.DEFINE_float('threshold', None, 'also write masks, with this threshold', 0, 1, flag_values=values)
         flags.DEFINE_string('table', None, 'file for the findings, .csv or .json', flag_values=values)
-        flags.DEFINE_integer('smallest', 0, 'leave out smaller lesions (pixels) in the table', 0, flag_values=values)
+        flags.DEFINE_integer('smallest', 0, 'in the table, leave out lesions of fewer pixels', 0, flag_values=values)
         flags.DEFINE_integer('batch', 8, 'images in a batch; a smaller batch needs less memory', 1, flag_values=values)
         flags.DEFINE_bool('uncertainty', False, 'also write the entropy of each map', flag_values=values)
         flags.DEFINE_enum('frames', 'png', ('png', 'clip'), 'maps of a clip: files or a clip', flag_values=values)
-        flags.DEFINE_integer('smooth', 1, 'average the last N frames of a clip', 1, flag_values=values)
+        flags.DEFINE_integer('smooth', 1, 'average probabilities over the last N frames', 1, flag_values=values)
 
     argv = ['--raw=npy' if word in ('--raw', '-raw') else word for word in argv]
     config, _, values, words = parse(argv, __doc__, define, config='default', words=True)
