@@ -8,10 +8,10 @@ prints its mean in both runs, the difference B - A with its 95 % interval, and t
 test. The interval is from a paired bootstrap over images, or over clips if the images are frames of videos. Means of
 protocol `hard` are over the images with a lesion. Scores that exist only for a whole set, e.g. maxF, are omitted.
 
-With --leaks, the file that validate --output writes for the data of the runs, the command compares the test images that
-have a near-duplicate in training with the other images of their test set. Several runs are seeds of one variant. The
-interval is over images and seeds, of one run over images. A RUN may also be a JSON file of another program's scores,
-as for study --reference.
+--leaks names validate.json, which `validate --output` writes for the data of the runs. The command compares the test
+images that have a near-duplicate in training with the other images of their test set. Several runs are taken as
+seeds of one variant; the interval is then over images and seeds, otherwise over images. A RUN may also be a JSON file
+of another program's scores, as for study --reference.
 """
 
 import json

@@ -33,11 +33,11 @@ def _main(argv):
     def define(values):
         flags.DEFINE_string('masks', None, 'folder or pattern of masks', flag_values=values)
         flags.DEFINE_string('reference', None, 'folder or pattern of masks to compare with', flag_values=values)
-        flags.DEFINE_string('images', None, 'folder or pattern of images that have the spacing', flag_values=values)
+        flags.DEFINE_string('images', None, 'folder or pattern of the images, for the spacing', flag_values=values)
         flags.DEFINE_string('table', None, 'file for the findings, .csv or .json', flag_values=values)
         flags.DEFINE_string('output', None, 'with --reference: folder for table and page', flag_values=values)
-        flags.DEFINE_integer('smallest', 0, 'leave out smaller lesions (pixels)', 0, flag_values=values)
-        flags.DEFINE_float('threshold', 0.5, 'of levels, as a probability', 0, 1, flag_values=values)
+        flags.DEFINE_integer('smallest', 0, 'leave out lesions of fewer pixels', 0, flag_values=values)
+        flags.DEFINE_float('threshold', 0.5, 'probability from which a pixel is lesion', 0, 1, flag_values=values)
         flags.DEFINE_float('overlap', 0.5, 'with --reference: smallest overlap of a pair', 0, 1, flag_values=values)
 
     config, _, values, _ = parse(argv, __doc__, define, config='default')

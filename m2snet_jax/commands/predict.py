@@ -10,7 +10,7 @@ float32 NAME.npy or as 16-bit NAME.png. --overlay adds DIR/overlays/NAME.png, th
 --threshold adds DIR/masks/NAME.png, 255 where the probability is at least T. EXIF rotation is applied. In a PATTERN, *
 is the name: 'scans/*_scan.tif'. To resume an interrupted prediction, repeat the command. For a file of weights,
 --config defines the model and its size, by default M2SNet at 352 pixels. Exit status 1: some files could not be read;
-the others are done.
+the others are predicted.
 
 With several models the map is the mean of their probabilities: --model repeated, or a pattern in quotes such as
 'runs/fold*-seed*'. --tta=flips averages over the image and its flips. --uncertainty, with several models or flips, adds
@@ -54,11 +54,11 @@ def _main(argv):
         flags.DEFINE_bool('overlay', False, 'also draw the outline of the mask on each image', flag_values=values)
         flags.DEFINE_float('threshold', None, 'also write masks, with this threshold', 0, 1, flag_values=values)
         flags.DEFINE_string('table', None, 'file for the findings, .csv or .json', flag_values=values)
-        flags.DEFINE_integer('smallest', 0, 'leave out smaller lesions (pixels) in the table', 0, flag_values=values)
+        flags.DEFINE_integer('smallest', 0, 'in the table, leave out lesions of fewer pixels', 0, flag_values=values)
         flags.DEFINE_integer('batch', 8, 'images in a batch; a smaller batch needs less memory', 1, flag_values=values)
         flags.DEFINE_bool('uncertainty', False, 'also write the entropy of each map', flag_values=values)
         flags.DEFINE_enum('frames', 'png', ('png', 'clip'), 'maps of a clip: files or a clip', flag_values=values)
-        flags.DEFINE_integer('smooth', 1, 'average the last N frames of a clip', 1, flag_values=values)
+        flags.DEFINE_integer('smooth', 1, 'average probabilities over the last N frames', 1, flag_values=values)
 
     argv = ['--raw=npy' if word in ('--raw', '-raw') else word for word in argv]
     config, _, values, words = parse(argv, __doc__, define, config='default', words=True)
