@@ -15,11 +15,12 @@ NOTICE = '**Research use, not a medical device.** Images stay on the machine tha
 
 STYLE = '.picture img{width:100%!important;height:100%!important;object-fit:contain!important}'
 COLUMNS = {
-    'number': 'lesion', 'area_px': 'area, px', 'diameter_px': 'diameter, px', 'perpendicular_px': 'perpendicular, px',
-    'circularity': 'circularity', 'mean_probability': 'mean probability',
+    'number': 'lesion', 'area_px': 'area', 'diameter_px': 'diameter', 'perpendicular_px': 'perpendicular',
+    'circularity': 'circularity', 'mean_probability': 'probability',
 }  # fmt: skip
 OF_CLIPS = {'frame': 'frame', 'time_s': 'time, s', 'class': 'class', **COLUMNS}
 ROWS = 200  # of a table on the page; its file has all
+UNITS = ' Areas and diameters are in pixels.'
 
 
 def build_page(predictor: Predictor, name: str, folder: str) -> Any:
@@ -65,7 +66,7 @@ def _image_tab(gradio, predictor, folder):
         write_table(table, rows, about_table(found, threshold, 0, []))
         shown = [row for row in rows if row['class'] == int(number)]
         words = f'{100 * (mask > 0).mean():.1f} % of the image is marked: the probability is {threshold:g} or more.'
-        words += f' {len(shown)} lesions.{case["agreement"]}'
+        words += f' Lesions: {len(shown)}.{UNITS}{case["agreement"]}'
         files = [gradio.DownloadButton(value=one, interactive=True) for one in (path, table)]
         return picture, levels, words, _cells(shown, COLUMNS), *files
 
@@ -112,7 +113,7 @@ def _clip_tab(gradio, predictor, folder):
         if clip.fault:
             gradio.Warning(clip.fault)
         more = f' The first {ROWS} rows are shown.' if len(clip.rows) > ROWS else ''
-        words = f'{clip.frames} frames, {clip.frames_with_lesions} of them with a lesion.{more}'
+        words = f'{clip.frames} frames, {clip.frames_with_lesions} of them with a lesion.{UNITS}{more}'
         return str(clip.overlay), words, _cells(clip.rows, OF_CLIPS), [str(file) for file in clip.files]
 
     with gradio.Row():

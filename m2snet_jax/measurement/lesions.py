@@ -131,7 +131,7 @@ def measure_labels(
                 perpendicular_px=perpendicular,
                 circularity=_circularity(inside, size or (1, 1)),
                 **measured,
-                **_probabilities(probability, labels == number),
+                **_probabilities(probability, box, inside),
             )
         )
     return lesions
@@ -169,18 +169,18 @@ def measure_volume(
                 slices=len({index for index, _ in sections}),
                 volume_voxels=voxels,
                 volume_ml=None if voxel is None else voxels * voxel / 1000,
-                **_probabilities(probability, labels == number),
+                **_probabilities(probability, box, inside),
             )
         )
     return lesions
 
 
 def _probabilities(
-    probability: Shaped[np.ndarray, '*shape'] | None, inside: Bool[np.ndarray, '*shape']
+    probability: Shaped[np.ndarray, '*shape'] | None, box: tuple[slice, ...], inside: Bool[np.ndarray, '*box']
 ) -> dict[str, Any]:
     if probability is None:
         return {}
-    values = probability[inside]
+    values = probability[box][inside]
     return {'mean_probability': float(values.mean(dtype=np.float64)), 'largest_probability': float(values.max())}
 
 

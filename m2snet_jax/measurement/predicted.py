@@ -29,6 +29,8 @@ def predicted_findings(
 ) -> tuple[list[Findings], list[str]]:
     """Returns the findings of all images whose maps exist, and notes on their spacing.
 
+    Their `labels` are empty, so that memory does not grow with the number of images.
+
     The maps are read from their files. A NIfTI volume, or a DICOM series of slices, is measured as a whole; the
     probabilities of NIfTI are those of `--raw`. Every other image is measured for itself.
 
@@ -47,7 +49,8 @@ def predicted_findings(
             masks, maps = read(scan, series, writer, classes, threshold, raw)
             spacing = scan.spacing()
             notes += [scan.note, spacing.note]
-            found += find_lesions(scan.name, masks, maps, spacing, smallest, scan.slices)
+            measured = find_lesions(scan.name, masks, maps, spacing, smallest, scan.slices)
+            found += [dataclasses.replace(one, labels=one.labels[..., :0].copy()) for one in measured]
     return found, list(dict.fromkeys(note for note in notes if note))
 
 

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,13 +108,17 @@ def predict_clips(
 ) -> list[str]:
     """Predicts clips one after another (see `predict_clip`); returns a line for each that is not complete.
 
-    `on_frame` is called with the name of the clip before the arguments of an `OnFrame`.
+    The number of frames and the speed are printed. `on_frame` is called with the name of the clip before the arguments
+    of an `OnFrame`.
     """
     faults = []
     for name, path in clips:
+        start = time.perf_counter()
         try:
             watch = None if on_frame is None else functools.partial(on_frame, name)
-            predict_clip(predictor, name, path, output, on_frame=watch, **settings)
+            count = predict_clip(predictor, name, path, output, on_frame=watch, **settings)
+            rate = count / (time.perf_counter() - start)
+            print(f'{path}: {count} frames predicted, {rate:.1f} frames/s', file=sys.stderr)
         except InputError as error:
             faults.append(str(error))
     return faults
