@@ -11,16 +11,15 @@ from m2snet_jax.config import read_record
 from m2snet_jax.errors import InputError
 from m2snet_jax.models.m2snet import MODELS, MSNet
 from m2snet_jax.models.model_weights import split_model
-from m2snet_jax.weights.names import load_state_dict, state_dict
+from m2snet_jax.weights.names import Array, load_state_dict, state_dict
 from m2snet_jax.weights.placeholders import printable
 from m2snet_jax.weights.pretrained import weights_path
 from m2snet_jax.weights.torch_file import read_about, read_torch_file, write_safetensors
 
 Model = TypeVar('Model', bound=nnx.Module)
 __all__ = [
-    'about_network', 'load_state_dict', 'load_weights', 'read_torch_file', 'recorded_config', 'recorded_reading',
-    'run_folder', 'state_dict',
-    'trained_config', 'write_safetensors',
+    'about_network', 'load_arrays', 'load_state_dict', 'load_weights', 'read_torch_file', 'recorded_config',
+    'recorded_reading', 'run_folder', 'state_dict', 'trained_config', 'write_safetensors',
 ]  # fmt: skip
 NAMES_SHOWN = 3  # of each kind of mismatch between a file and a model
 
@@ -41,12 +40,7 @@ def load_weights(model: Model, source: str | Path, average: str | None = None) -
     """
     path = weights_path(source)
     if not path.is_dir():
-        arrays = read_torch_file(path, average)
-        _check_switches(model, read_about(path).get('switches'), path)
-        try:
-            return load_state_dict(model, arrays, names_shown=NAMES_SHOWN)
-        except InputError as error:
-            raise InputError(f'{path}: {error}') from None
+        return load_arrays(model, read_torch_file(path, average), path)
     if average is not None:
         raise InputError(f'--config.model.weights_average={average}: {path} is a folder; only files hold such entries')
     from m2snet_jax.weights.checkpoint import restore_model  # here, because orbax takes a second to import
@@ -58,6 +52,19 @@ def load_weights(model: Model, source: str | Path, average: str | None = None) -
     restored = jax.device_put(restore_model(run / 'checkpoints', split_model(model)[1], step, choose=choose))
     nnx.update(model, restored.params, restored.batch_stats)
     return model
+
+
+def load_arrays(model: Model, arrays: Mapping[str, Array], path: Path) -> Model:
+    """Puts the arrays of a file, as `read_torch_file` returns them, into `model`, in place, and returns it.
+
+    Raises:
+        InputError: they do not fit the model; the message begins with `path`.
+    """
+    _check_switches(model, read_about(path).get('switches'), path)
+    try:
+        return load_state_dict(model, arrays, names_shown=NAMES_SHOWN)
+    except InputError as error:
+        raise InputError(f'{path}: {error}') from None
 
 
 def about_network(model: nnx.Module) -> dict[str, str]:

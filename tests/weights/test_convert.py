@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from torch_files import dict_of, storage, tensor, write_zip
 
 from m2snet_jax import load_config, load_model
 from m2snet_jax.__main__ import main
@@ -88,6 +89,18 @@ def test_from_a_file_to_a_file_with_the_classifier(source, arrays, tmp_path, cap
     written = load_file(tmp_path / 'b.safetensors')
     assert not written['resnet.fc.weight'].any()
     assert (written['resnet.fc.weight'].shape, written['resnet.fc.bias'].shape) == ((1000, 2048), (1000,))
+
+
+def test_what_a_file_holds_beside_its_tensors_is_said_once(arrays, tmp_path, caplog):
+    items, storages = {}, {}
+    for name, array in kept(arrays).items():
+        strides = [stride // 4 for stride in array.strides]
+        items[name] = tensor(storage('FloatStorage', name, array.size), 0, array.shape, strides)
+        storages[name] = array.tobytes()
+    extra = b'cargparse\nNamespace\n)\x81'
+    write_zip(tmp_path / 'file.pth', dict_of({'arguments': extra, 'state_dict': dict_of(items)}), storages)
+    assert convert(tmp_path / 'file.pth', tmp_path / 'file.safetensors', *SMALL) == 0
+    assert caplog.text.count('left out unread') == 1
 
 
 def test_one_checkpoint_of_many(tmp_path):
