@@ -86,12 +86,13 @@ def _read(source, config) -> tuple[Any, Any, Any]:
     from m2snet_jax.weights import load_arrays, load_weights, read_torch_file, recorded_config
     from m2snet_jax.weights.names import without_shared_prefixes
 
+    average = config.model.weights_average
     if source.is_dir():
         config = ConfigDict(recorded_config(source))
     model = empty_model(config)
     if source.is_dir():
         return load_weights(model, source), config, None
-    arrays = without_shared_prefixes(model, read_torch_file(source, config.model.weights_average))
+    arrays = without_shared_prefixes(model, read_torch_file(source, average))
     try:
         return load_arrays(model, arrays, source), config, arrays
     except InputError as error:
