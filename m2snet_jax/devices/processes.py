@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from m2snet_jax.errors import InputError
 
@@ -50,6 +51,21 @@ def join(distributed: bool | None = None) -> None:
         raise InputError(
             f'the other processes cannot be joined ({reason}); --nodistributed runs this process alone'
         ) from None
+
+    if jax.process_count() > 1:
+        _connect()
+
+
+def _connect():
+    """Exchanges a value among all devices, and one among the processes.
+
+    On CPUs a process waits only 30 s for the others when it exchanges something among some devices for the first time.
+    Later, one process may still compile when another one begins to train.
+    """
+    gather(None)
+    split = NamedSharding(Mesh(np.array(jax.devices()), ('devices',)), PartitionSpec('devices'))
+    ones = jax.make_array_from_callback((jax.device_count(),), split, lambda index: np.ones(1, np.float32))
+    jax.block_until_ready(jax.jit(jax.numpy.sum)(ones))
 
 
 def cpu_environment(devices: int) -> dict[str, str]:

@@ -141,6 +141,27 @@ def test_processes_with_other_numbers_of_threads_compile_in_one_order(tmp_path):
         assert 'found [36.0, 6.0, 14.0, 6.0] [3, 1, 2]' in (tmp_path / f'stdout{k}.txt').read_text()
 
 
+LATE = """
+import time
+import jax
+import numpy as np
+from m2snet_jax.devices import processes
+from m2snet_jax.devices.mesh import make_mesh, shard
+processes.join()
+mesh = make_mesh()
+time.sleep(35 * jax.process_index())  # as a process whose compiler is slower
+print('found', float(jax.jit(lambda x: x.sum())(shard(np.arange(2.) + 2 * jax.process_index(), mesh))))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_executes_later_than_the_others_is_waited_for(tmp_path):
+    started = start(['-c', LATE], 2, 4, tmp_path)
+    assert finish(started, 200) == [0, 0], (tmp_path / 'stderr0.txt').read_text()
+    for k in range(2):
+        assert 'found 6.0' in (tmp_path / f'stdout{k}.txt').read_text()
+
+
 def test_alone_there_is_nobody_to_wait_for(monkeypatch):
     for name in (ADDRESS, COUNT, INDEX):
         monkeypatch.delenv(name, raising=False)

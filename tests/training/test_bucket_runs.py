@@ -104,7 +104,7 @@ def test_a_run_goes_on_from_the_bucket(bucket, tmp_path, monkeypatch, capsys):
 
 
 def wait_for(bucket, wanted, started, folder):
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not wanted():
         assert all(process.poll() is None for process in started), (folder / 'stderr0.txt').read_text()
         assert time.monotonic() < deadline
