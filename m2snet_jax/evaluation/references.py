@@ -47,6 +47,8 @@ def read_reference(path: str | Path) -> dict[str, Any] | None:
         if 'per_image' not in run:
             return None
         images = run['per_image']
+        if not images:
+            raise ValueError('per_image has no image')
         several = all(isinstance(one, dict) and not _is_number(next(iter(one.values()))) for one in images.values())
         test_sets = images if several else {'test': images}
         return {

@@ -173,6 +173,9 @@ def test_another_program_may_have_several_test_sets(tmp_path):
         assert {test_set: images['a']['hard/Dice'] for test_set, images in found.items()} == {
             'Kvasir': 0.5, 'CVC-300': 0.3
         }  # fmt: skip
+    (tmp_path / 'theirs' / 'x.json').write_text('{"model": "x", "seed": 0, "per_image": {}}')
+    with pytest.raises(InputError, match=r'x\.json: not the scores of a run .*no image'):
+        read_references(tmp_path / 'theirs')
 
 
 def test_published_figures_stand_beside(tmp_path):
