@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from m2snet_jax.devices import mesh
 from m2snet_jax.errors import InputError
 
 SILENCE = 30  # seconds without a heartbeat after which a process counts as dead, and the others end
@@ -63,8 +63,7 @@ def _connect():
     Later, one process may still compile when another one begins to train.
     """
     gather(None)
-    split = NamedSharding(Mesh(np.array(jax.devices()), ('devices',)), PartitionSpec('devices'))
-    ones = jax.make_array_from_callback((jax.device_count(),), split, lambda index: np.ones(1, np.float32))
+    ones = mesh.shard(np.ones(jax.local_device_count(), np.float32), mesh.make_mesh())
     jax.block_until_ready(jax.jit(jax.numpy.sum)(ones))
 
 
