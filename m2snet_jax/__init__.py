@@ -4,7 +4,10 @@ The names below are loaded when first used, so that `import m2snet_jax` and `--h
 """
 
 import importlib
-from typing import Any
+
+TYPE_CHECKING = False  # the module `typing` is a third of the import's time
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = '0.1.0'
 
@@ -23,7 +26,7 @@ _ROOMS = ('metrics', 'weights')
 __all__ = [*_HOMES, *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]  (loaded when first used)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> 'Any':
     if name in _HOMES:
         return getattr(importlib.import_module(f'{__name__}.{_HOMES[name]}'), name)
     if name in _ROOMS:

@@ -5,10 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import scipy
 from jaxtyping import Float32, Int, UInt8
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from m2snet_jax.errors import InputError
 from m2snet_jax.images.formats import read_image
@@ -44,8 +43,8 @@ def near_duplicates(thumbnails: Float32[np.ndarray, 'images 4096']) -> list[tupl
 def groups(count: int, pairs: Sequence[tuple]) -> Int[np.ndarray, 'count']:
     """Returns the number of each image's group: the connected components of the pairs (i, j, …)."""
     rows, columns = ([pair[side] for pair in pairs] for side in (0, 1))
-    graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(count, count))
-    return connected_components(graph, directed=False)[1]
+    graph = scipy.sparse.coo_array((np.ones(len(pairs)), (rows, columns)), shape=(count, count))
+    return scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
 
 
 def groups_of_files(paths: Iterable[Path], window: str | None = None) -> Int[np.ndarray, 'images']:

@@ -24,9 +24,9 @@ Over a dataset (`summarise`):
 from typing import Any
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Int
 from PIL import Image
-from scipy.spatial import KDTree
 
 from m2snet_jax.metrics.counts import LEVELS, Counts, Lesion, Map, Mask, lesion
 from m2snet_jax.metrics.sample import Figures, Sample, Stacked
@@ -92,8 +92,8 @@ def surface_distances(first: Lesion, second: Lesion) -> tuple[float, float]:
     if not all(len(points) for points in surfaces):
         distance = 0.0 if not any(len(points) for points in surfaces) else np.inf
         return distance, distance
-    to_second = KDTree(surfaces[1]).query(surfaces[0])[0]
-    to_first = KDTree(surfaces[0]).query(surfaces[1])[0]
+    to_second = scipy.spatial.KDTree(surfaces[1]).query(surfaces[0])[0]
+    to_first = scipy.spatial.KDTree(surfaces[0]).query(surfaces[1])[0]
     hausdorff = max(float(np.percentile(side, 95)) for side in (to_second, to_first))
     return hausdorff, float(np.concatenate([to_second, to_first]).mean())
 

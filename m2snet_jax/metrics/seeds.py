@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float
-from scipy import special
 
 from m2snet_jax.metrics.sample import Sample
 from m2snet_jax.metrics.statistics import Labels, bootstrap_mean, draws, groups, interval
@@ -58,7 +58,7 @@ def seeds_and_images(
 
     def bounds(level):
         low, high = interval(difference, drawn, clusters, level)
-        by_seeds = float(error * special.stdtrit(freedom, (1 + level) / 2))
+        by_seeds = float(error * scipy.special.stdtrit(freedom, (1 + level) / 2))
         joined = difference - np.hypot(by_seeds, difference - low), difference + np.hypot(by_seeds, high - difference)
         return by_seeds, (low, high), joined
 
@@ -104,7 +104,7 @@ def groups_and_seeds(
     differences = groups_of_scores[0].mean(1) - groups_of_scores[1].mean(1)
     by_seeds = 0.0
     if (count := len(differences)) > 1:
-        by_seeds = np.std(differences, ddof=1) / np.sqrt(count) * special.stdtrit(count - 1, (1 + level) / 2)
+        by_seeds = np.std(differences, ddof=1) / np.sqrt(count) * scipy.special.stdtrit(count - 1, (1 + level) / 2)
     (low, high), (other_low, other_high) = bounds
     difference = means[0] - means[1]
     return {

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Float64, Int
-from scipy import stats
 
 from m2snet_jax.errors import InputError
 from m2snet_jax.metrics import hard, pranet, released
@@ -151,7 +151,7 @@ def interval(
     defined = np.sort(resampled[~np.isnan(resampled)])
     if np.isnan(figure) or number < 2 or not len(defined):
         return np.nan, np.nan
-    tail = stats.norm.cdf(-np.sqrt(number / (number - 1)) * stats.t.ppf((1 + level) / 2, number - 1))
+    tail = scipy.special.ndtr(-np.sqrt(number / (number - 1)) * scipy.special.stdtrit(number - 1, (1 + level) / 2))
     # Order statistics, because a finite and an infinite value cannot be interpolated.
     last = len(defined) - 1
     return float(defined[int(tail * last)]), float(defined[last - int(tail * last)])
@@ -171,4 +171,4 @@ def signed_rank(differences: Values, clusters: Clusters, omit_nan: bool) -> floa
     sizes = np.bincount(clusters[kept])
     means = np.bincount(clusters[kept], differences[kept])[sizes > 0] / sizes[sizes > 0]
     nonzero = means[means != 0]
-    return float(np.asarray(stats.wilcoxon(nonzero))[1]) if len(nonzero) else 1.0  # (statistic, p-value)
+    return float(np.asarray(scipy.stats.wilcoxon(nonzero))[1]) if len(nonzero) else 1.0  # (statistic, p-value)

@@ -4,8 +4,8 @@ Logits are counted in fine bins, so that any number of pixels takes the memory o
 """
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Float64, Shaped
-from scipy.optimize import minimize_scalar
 
 from m2snet_jax.errors import InputError
 
@@ -45,7 +45,7 @@ def fit_temperature(counts: Counts) -> float:
     """
     if not counts.sum(axis=1).all():
         raise InputError('all pixels are lesion or none is: a temperature needs both')
-    found = minimize_scalar(
+    found = scipy.optimize.minimize_scalar(
         lambda log: negative_log_likelihood(counts, float(np.exp(log))), bounds=np.log(BOUNDS), method='bounded',
         options={'xatol': 1e-6},
     )  # fmt: skip

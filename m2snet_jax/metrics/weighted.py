@@ -1,8 +1,8 @@
 """The error sums of the weighted F-measure (Margolin et al., CVPR 2014), the one score that needs distances."""
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float64
-from scipy import ndimage
 
 RADIUS = 3
 GAUSSIAN = np.exp(-(np.arange(-RADIUS, RADIUS + 1) ** 2) / (2 * 5.0**2))
@@ -19,12 +19,12 @@ def weighted_errors(
     error is weighted by 2 - exp(ln(0.5) / 5 * distance to the lesion). Ties of equally near lesion pixels are broken
     as SciPy's exact distance transform breaks them.
     """
-    nearest = np.asarray(ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True))
+    nearest = np.asarray(scipy.ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True))
     window = around(mask)
     source = nearest[0][window] * mask.shape[1] + nearest[1][window]
     spread = error.ravel()[source]
     for axis in (0, 1):
-        spread = ndimage.correlate1d(spread, GAUSSIAN, axis, mode='constant')
+        spread = scipy.ndimage.correlate1d(spread, GAUSSIAN, axis, mode='constant')
     inside = mask[window]
     on_lesion = np.minimum(spread[inside], error[window][inside]).sum()
 
