@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from m2snet_jax.build import build_lossnet, build_model, check_config, empty_model
+from m2snet_jax.build import build_lossnet, build_model, check_config
 from m2snet_jax.config import to_json
 from m2snet_jax.config_values import profiled_steps
 from m2snet_jax.data.datasets import Dataset, open_dataset
@@ -108,7 +108,7 @@ def _run(config, mesh, dataset, model, lossnet, about, workdir, steps) -> dict[s
                 weights = checkpoints.restore_eval_weights(step, state)
                 log(f'step {step} had the highest Dice ({config.select}) and is the one that is scored')
             log('predicting and scoring the test sets')
-            predictor = _predictor(config, weights)
+            predictor = _predictor(config, model, weights)
             scores, panels = evaluate(predictor, dataset, config, mesh, workdir, warnings)
             scores = scores.with_summary(step=total, scored_step=step, model_hash=predictor.model_hash, **about)
             for name, image in panels.items():
@@ -188,9 +188,9 @@ def _end_early(received, step, total, checkpoints) -> NoReturn:
     raise SystemExit(128 + received)
 
 
-def _predictor(config: Any, weights: ModelWeights) -> Predictor:
-    """Returns the Predictor of trained weights, equal to `load_model` of the run's folder."""
-    model = empty_model(config)
+def _predictor(config: Any, model: Any, weights: ModelWeights) -> Predictor:
+    """Returns the Predictor of trained weights, equal to `load_model` of the run's folder; `model` is changed."""
+    model.set_attributes(dtype=jax.numpy.float32, remat=False)
     weights = jax.tree.map(np.asarray, weights)  # every process holds all of them
     nnx.update(model, weights.params, weights.batch_stats)
     return Predictor(model, config.data.size, config)
