@@ -64,11 +64,10 @@ def one_by_one(function: Callable[[Array], Array], images: Shaped[Array, 'batch 
     return jax.lax.platform_dependent(images, cpu=in_turn, default=function)
 
 
-def spare_cores() -> int:
-    """Returns the number of cores that this process may use without the one of its main thread; at least 1."""
+def usable_cores() -> int:
+    """Returns the number of cores that this process may use."""
     affinity = getattr(os, 'sched_getaffinity', None)  # Linux
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(cores - 1, 1)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class CompiledAhead(Generic[Key]):
@@ -83,7 +82,8 @@ class CompiledAhead(Generic[Key]):
         keys: of all programs, in the order in which they will be needed.
         report: called as `report(key, None)` when a program is begun, and with the seconds that it took when it is
             compiled. It is called in the threads.
-        threads: the most programs compiled at once; by default `spare_cores`.
+        threads: the most programs compiled at once; by default `usable_cores`, since the main thread soon waits for the
+            first program.
 
     Attributes:
         failed: the key of the first program that could not be lowered or compiled, if any.
@@ -105,7 +105,7 @@ class CompiledAhead(Generic[Key]):
         self._error: BaseException | None = None
         self._closed = False
         self._changed, self._lowering = threading.Condition(), threading.Lock()
-        for _ in range(min(threads or spare_cores(), len(self._left))):
+        for _ in range(min(threads or usable_cores(), len(self._left))):
             threading.Thread(target=self._work, name=COMPILER).start()
 
     def __call__(self, key: Key, give_up: Callable[[], bool] = lambda: False) -> Compiled | None:

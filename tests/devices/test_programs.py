@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from m2snet_jax.devices import programs
-from m2snet_jax.devices.programs import CompiledAhead, spare_cores
+from m2snet_jax.devices.programs import CompiledAhead, usable_cores
 
 
 class Lowered:
@@ -79,7 +79,7 @@ def test_there_are_no_more_threads_than_programs_and_none_for_no_program():
     finish()
     CompiledAhead(Lowered, '').wait()
     assert not programs.is_compiling()
-    assert spare_cores() >= 1
+    assert usable_cores() >= 1
 
 
 @pytest.mark.parametrize('where', ['lower', 'compile'])
