@@ -202,6 +202,21 @@ def test_a_nifti_volume_gets_a_volume_of_entropy(files, tmp_path):
     assert (tmp_path / 'maps' / 'scan_uncertainty.nii.gz').stat().st_mtime_ns == time
 
 
+def test_a_dicom_series_gets_a_picture_of_entropy_for_each_image(files, tmp_path):
+    pytest.importorskip('pydicom', reason='an optional requirement: pip install .[clinic]')
+    pytest.importorskip('highdicom', reason='an optional requirement: pip install .[clinic]')
+    from clinic_files import make_ct_series
+
+    paths = make_ct_series(tmp_path / 'series', 2)
+    model, images = f'--model={files}/fold*.safetensors', f'--images={tmp_path / "series"}'
+    flags = ['--config.data.window=lung', '--uncertainty', f'--output={tmp_path / "maps"}']
+    assert main(['', 'predict', model, images, *CONFIG, *flags]) == 0
+    found = sorted(path.name for path in (tmp_path / 'maps' / 'uncertainty').iterdir())
+    assert found == sorted(f'{path.stem}.png' for path in paths)
+    assert len((tmp_path / 'maps' / 'uncertainty.csv').read_text().splitlines()) == 3
+    assert len(list((tmp_path / 'maps').glob('*_seg.dcm'))) == 1
+
+
 def test_several_models_become_one_program(singles):
     from m2snet_jax.export.inference import make_program
 
