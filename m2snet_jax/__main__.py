@@ -1,6 +1,7 @@
 """The command line: `python -m m2snet_jax COMMAND …`."""
 
-import importlib
+import ast
+import importlib.util
 import pkgutil
 import platform
 import sys
@@ -16,16 +17,30 @@ def main(argv: list[str]) -> int:
 
     names = sorted(module.name.replace('_', '-') for module in pkgutil.iter_modules(commands.__path__))
     usage = f'usage: python -m m2snet_jax COMMAND … | --version\ncommands: {", ".join(names)} (each takes --help)'
-    if len(argv) < 2 or argv[1] in ('-h', '--help'):
-        print(usage, file=sys.stdout if len(argv) > 1 else sys.stderr)
-        return 0 if len(argv) > 1 else 2
+    if len(argv) < 2:
+        print(usage, file=sys.stderr)
+        return 2
+    if argv[1] in ('-h', '--help'):
+        print('usage: python -m m2snet_jax COMMAND … | --version\n\ncommands; each takes --help:\n')
+        print('\n'.join(f'{name:15}{_about(name)}' for name in names))
+        return 0
     if argv[1] == '--version':
         print(_versions())
         return 0
     if argv[1] not in names:
         print(f'error: no command {argv[1]!r}\n{usage}', file=sys.stderr)
         return 2
-    return importlib.import_module(f'm2snet_jax.commands.{argv[1].replace("-", "_")}').main(argv[1:])
+    return importlib.import_module(_module(argv[1])).main(argv[1:])
+
+
+def _module(name):
+    return f'm2snet_jax.commands.{name.replace("-", "_")}'
+
+
+def _about(name):
+    """Returns the first line of a command's docstring; its module, which imports libraries, is not run."""
+    source = importlib.util.find_spec(_module(name)).loader.get_source(_module(name))
+    return ast.get_docstring(ast.parse(source)).splitlines()[0]
 
 
 def _versions():

@@ -11,8 +11,8 @@ data: training images/s, from the cache and with decoding. Without data.root, ge
 metrics: milliseconds to score one image of 352×288, and the time to read and score 798 images on all cores.
 scaling: images/s of the training step on one CPU device, on two devices and in two processes, with the same batch.
 family: a table of networks and encoders: parameters, multiply-adds and milliseconds of one image.
-start: seconds to compile the training steps of all sizes in one thread and in two, and from the command `train` to the
-first loss, without compiled programs in the cache and with them.
+start: seconds to compile the training steps of all sizes, in one thread and in two; seconds from the start of `train`
+to the first loss, with an empty cache and with a filled one.
 """
 
 import json
@@ -40,7 +40,8 @@ def _main(argv):
         flags.DEFINE_bool(
             'distributed',
             None,
-            'run as one of several processes; by default true on a cluster that jax recognises',
+            'run as one of several processes; by default true on a cluster that jax recognises, or if '
+            'JAX_NUM_PROCESSES is set',
             flag_values=values,
         )
 

@@ -1,11 +1,11 @@
-"""Fits one temperature for a model, by which its logits are divided, so that its probabilities are calibrated.
+"""Calibrates the probabilities of a model: fits one number, the temperature, that divides its logits.
 
 python -m m2snet_jax calibrate --model=RUN|FILE|PATTERN … [--config=NAME] [--root=DATA] [--config.key=value …]
 
 The temperature is fitted on the validation images that the run held out of training (data.validation), never on test
 images. It is stored in RUN/temperature.json, or in FILE.temperature.json beside a file of weights. `predict`,
-`evaluate` and `demo` use it with --calibrated. It changes the levels of maps, but not which pixels are above one half.
-Several models get a temperature each. For a file of weights, --config names the dataset and the model.
+`evaluate` and `demo` use it with --calibrated. It changes the levels of maps but, for one model, not which pixels are
+above one half. Several models get a temperature each. For a file of weights, --config names the dataset and the model.
 """
 
 from absl import flags

@@ -9,9 +9,9 @@ test. The interval is from a paired bootstrap over images, or over clips if the 
 protocol `hard` are over the images with a lesion. Scores that exist only for a whole set, e.g. maxF, are omitted.
 
 --leaks names validate.json, which `validate --output` writes for the data of the runs. The command compares the test
-images that have a near-duplicate in training with the other images of their test set. Several runs are taken as
-seeds of one variant; the interval is then over images and seeds, otherwise over images. A RUN may also be a JSON file
-of another program's scores, as for study --reference.
+images that have a near-duplicate in training with the other images of their test set. Several runs count as seeds of
+one variant. Their interval is over images and seeds, that of one run over images. A RUN may also be a JSON file of
+another program's scores, as for study --reference.
 """
 
 import json
@@ -32,7 +32,7 @@ def _main(argv):
     def define(values):
         flags.DEFINE_integer('resamples', 2000, 'resamples of the bootstrap', lower_bound=1, flag_values=values)
         flags.DEFINE_integer('seed', 0, 'seed of the bootstrap', flag_values=values)
-        about = 'validate.json: compare images near training images with the others'
+        about = 'file validate.json: compare test images with a near-duplicate in training with the others'
         flags.DEFINE_string('leaks', None, about, flag_values=values)
         flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
 

@@ -8,10 +8,11 @@ topology. This takes minutes for each step. The figures are cached in ~/.cache/m
 with little optimisation and one with full optimisation.
 
 Topologies of TPUs: e.g. v5e:2x2, v5e:16x16, v4:4x4x4, v5p:2x2x1, v6e:4x4 (pip install "libtpu==0.0.42.*"). GPUs:
-h100:1x1x1, one card, h100:1x1x4, one machine with four (pip install jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2).
+h100:1x1x1 (one card), h100:1x1x4 (four cards of one machine) (pip install jax-cuda12-plugin==0.10.2
+jax-cuda12-pjrt==0.10.2).
 
---batch is the number of images over all chips. By default it is the config's batch, or that number of images on each
-chip if the batch is not divisible by the number of chips. Exit status 1: a step does not fit.
+--batch is the number of images over all chips. By default it is the config's batch. If that is not divisible by the
+number of chips, it is the config's batch on each chip. Exit status 1: a step does not fit.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Converts a trained model from PyTorch's names to the folder of a run, or back.
+"""Converts a file of weights with PyTorch's names to the folder of a run, or the folder of a run to such a file.
 
 python -m m2snet_jax convert SOURCE TARGET [--config=NAME] [--classifier]
 
@@ -8,8 +8,9 @@ folder, which every command accepts as the folder of a run. If SOURCE is a file,
 the model and its size, by default M2SNet with a Res2Net-50 at 352 pixels.
 
 The command reads TARGET back and compares it bit for bit. It prints the parameters, the names of omitted arrays, and
-the hash of the weights. It does not overwrite TARGET. --classifier adds `resnet.fc` to the file, the unused ImageNet
-classifier of the PyTorch program (SOURCE's, or zeros), so that PyTorch can load the file in strict mode.
+the hash of the weights. It does not overwrite TARGET. --classifier adds `resnet.fc`, the ImageNet classifier that the
+PyTorch program does not use, so that PyTorch can load the file in strict mode. Its values are those of SOURCE, or
+zeros.
 """
 
 from pathlib import Path

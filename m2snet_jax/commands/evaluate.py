@@ -5,18 +5,18 @@ python -m m2snet_jax evaluate --model=RUN|FILE|PATTERN … [--config=NAME] [--ro
 python -m m2snet_jax evaluate --maps=MAPS --config=NAME [--root=DATA] [--sets=NAME,…] [--output=DIR]
 python -m m2snet_jax evaluate --maps=MAPS --masks=MASKS [--images=IMAGES] [--output=DIR]
 
-A model is scored on every test set of the config, by default its own config. Several models, --model repeated or a
-pattern in quotes such as 'runs/busi/m2snet/fold*-seed*', are scored as one, by the mean of their probabilities. With
---cross-validate each image of the dataset is scored by the models that were not trained on it. --tta=flips averages
-over the image and its flips; --calibrated uses the temperature that `calibrate` stored.
+A model is scored on every test set of --config, by default the config that it was trained with. Several models, --model
+repeated or a pattern in quotes such as 'runs/busi/m2snet/fold*-seed*', are scored as one, by the mean of their
+probabilities. With --cross-validate each image of the dataset is scored by the models that were not trained on it.
+--tta=flips averages over the image and its flips; --calibrated uses the temperature that `calibrate` stored.
 
 MAPS, MASKS and IMAGES are folders, or patterns in which * is the name, e.g. 'truth/*_reader1.gif'. The map of an image
 is MAPS/<set>/<name>.png, or MAPS/<name>.png if no other set has this name. Maps of several classes are <name>_1,
 <name>_2 and so on. Masks are those of the config, or files in MASKS with the same names; a prefix or suffix that all
 masks share is ignored.
 
-Scores of every protocol are printed beside published scores. scores/, report.html and, for a model, model_card.md are
-written to DIR. Exit status 1: some maps are missing or unreadable; the others are scored.
+Scores of every protocol are printed, those of `released` beside published scores. scores/, report.html and, for a
+model, model_card.md are written to DIR. Exit status 1: some maps are missing or unreadable; the others are scored.
 """
 
 import sys
@@ -37,7 +37,7 @@ def _main(argv):
     def define(values):
         define_models(values)
         about = 'score each image by the models that were not trained on it'
-        flags.DEFINE_bool('cross_validate', False, about, flag_values=values)
+        flags.DEFINE_bool('cross-validate', False, about, flag_values=values)
         flags.DEFINE_string('maps', None, 'folder or pattern of maps to score', flag_values=values)
         flags.DEFINE_string(
             'masks', None, 'folder or pattern of masks; by default masks of the config', flag_values=values
@@ -49,7 +49,6 @@ def _main(argv):
         default = 'folder for the scores; by default evaluations/NAME, with the name of the model or of the maps'
         flags.DEFINE_string('output', None, default, flag_values=values)
 
-    argv = ['--cross_validate' if word in ('--cross-validate', '-cross-validate') else word for word in argv]
     config, named, values, _ = parse(argv, __doc__, define, config='default')
     given = values.model or [values.maps]
     if bool(values.model) == (values.maps is not None):
@@ -58,7 +57,7 @@ def _main(argv):
         raise InputError('--maps needs the masks: name a folder with --masks, or test sets with --config')
     from m2snet_jax.data.patterns import top_folder
 
-    if values.maps is not None and (values.cross_validate or values.tta != 'none' or values.calibrated):
+    if values.maps is not None and (values['cross-validate'].value or values.tta != 'none' or values.calibrated):
         raise InputError('--cross-validate, --tta and --calibrated are for --model')
     source = Path(given[0])
     named_after = top_folder(source).resolve() if '*' in given[0] else source
@@ -83,7 +82,7 @@ def _main(argv):
     if models and not named:
         config = own_config(models[0], config)
     check_config(config)
-    if values.cross_validate:
+    if values['cross-validate'].value:
         if values.sets:
             raise InputError('--sets: --cross-validate scores every image of the dataset; leave it out')
         predictors = [load_predictor(values, config, one) for one in models]

@@ -4,9 +4,9 @@ python -m m2snet_jax export --model=RUN|FILE|PATTERN … [--format=stablehlo|onn
     [--images=FOLDER|FILE …] [--tolerance=T] [--config=NAME]
 
 stablehlo: for JAX on CPU, NVIDIA GPU and TPU (jax.export). onnx: for ONNX Runtime and others; needs optional packages,
-see docs/export.md. Both take uint8 [B, H, W, 3] of any batch and size. They contain resize, normalisation, the network
-with folded batch norms, and the resize back. safetensors: only the weights, with PyTorch's names, as `convert` writes
-them.
+see docs/export.md. Both take uint8 [B, H, W, 3] of any batch and size. Both files contain the resize, the
+normalisation, the network with folded batch norms, and the resize back. safetensors: only the weights, with PyTorch's
+names, as `convert` writes them.
 
 Several models, --model repeated or a pattern in quotes, become one file that returns the mean of their probabilities;
 they must run at one size. safetensors takes one model.

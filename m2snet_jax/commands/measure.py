@@ -1,18 +1,19 @@
 """Counts and measures the lesions in masks of any origin, and compares them with those of a reference.
 
 python -m m2snet_jax measure --masks=MASKS [--images=IMAGES] [--table=FILE.csv|FILE.json] [--smallest=N]
+    [--threshold=T]
 python -m m2snet_jax measure --masks=MASKS --reference=MASKS [--images=IMAGES] [--output=DIR] [--overlap=O]
 
 MASKS and IMAGES are folders, or patterns in which * is the name. The table has a row for each lesion; without --table
 it is printed. Levels of a mask are cut at --threshold, by default one half. Files with class indices need
---config.data.classes; maps of several classes that `predict` wrote do not. Areas and diameters are also in mm, and
-volumes in ml, where the mask, or the image of the same name in IMAGES, is DICOM or NIfTI with its spacing. The slices
-of a DICOM series are one volume. --smallest leaves out lesions of fewer pixels, in a volume voxels.
+--config.data.classes; maps that `predict` wrote for several classes do not. Areas and diameters are also in mm, and
+volumes in ml, if the mask, or the image of the same name in IMAGES, is a DICOM or NIfTI file that contains the spacing.
+The slices of a DICOM series are one volume. --smallest leaves out lesions of fewer than N pixels (of a volume: voxels).
 
-With --reference, lesions of both sides are paired one to one by their overlap, intersection over union, of at least O
-(default 0.5). Found, missed and invented lesions are counted. DIR, by default agreement, gets agreement.csv, with a row
-for each lesion, and agreement.html, with Bland-Altman charts. Exit status 1: some files could not be read, or have no
-partner; the others are measured. Research use only.
+With --reference, lesions of the masks and of the reference are paired one to one by their overlap, intersection over
+union, of at least O (default 0.5). Found, missed and invented lesions are counted. DIR, by default agreement, gets
+agreement.csv, with a row for each lesion, and agreement.html, with Bland-Altman charts. Exit status 1: some files could
+not be read, or have no partner; the others are measured. Research use only.
 """
 
 import sys
@@ -36,7 +37,9 @@ def _main(argv):
         flags.DEFINE_string('images', None, 'folder or pattern of the images, for the spacing', flag_values=values)
         flags.DEFINE_string('table', None, 'file for the findings, .csv or .json', flag_values=values)
         flags.DEFINE_string('output', None, 'with --reference: folder for table and page', flag_values=values)
-        flags.DEFINE_integer('smallest', 0, 'leave out lesions of fewer pixels', 0, flag_values=values)
+        flags.DEFINE_integer(
+            'smallest', 0, 'leave out lesions of fewer than this number of pixels', 0, flag_values=values
+        )
         flags.DEFINE_float('threshold', 0.5, 'probability from which a pixel is lesion', 0, 1, flag_values=values)
         flags.DEFINE_float('overlap', 0.5, 'with --reference: smallest overlap of a pair', 0, 1, flag_values=values)
 

@@ -2,33 +2,34 @@
 
 python -m m2snet_jax predict --model=RUN|FILE|PATTERN … --images=FOLDER|PATTERN|FILE … --output=DIR
     [--raw[=npy|png16]] [--overlay] [--threshold=T] [--batch=N] [--table=FILE.csv|FILE.json [--smallest=N]]
+    [--frames=png|clip] [--smooth=N]
     [--config=NAME] [--config.data.window=lung] [--tta=flips] [--uncertainty] [--calibrated]
 
 DIR/NAME.png is the map as the released program writes it: 8-bit probabilities at the network's size, then resized. For
 several classes the maps are NAME_1.png, NAME_2.png and so on. --raw writes the unquantised probabilities instead, as
 float32 NAME.npy or as 16-bit NAME.png. --overlay adds DIR/overlays/NAME.png, the image with the outline of the mask.
---threshold adds DIR/masks/NAME.png, 255 where the probability is at least T. EXIF rotation is applied. In a PATTERN, *
-is the name: 'scans/*_scan.tif'. To resume an interrupted prediction, repeat the command. For a file of weights,
---config defines the model and its size, by default M2SNet at 352 pixels. Exit status 1: some files could not be read;
-the others are predicted.
+--threshold adds DIR/masks/NAME.png, 255 where the probability is at least T. Images are turned as their EXIF data say.
+In a PATTERN, * is the name: 'scans/*_scan.tif'. To resume an interrupted prediction, repeat the command. For a file of
+weights, --config defines the model and its size, by default M2SNet at 352 pixels. Exit status 1: some files could not
+be read; the others are predicted.
 
-With several models the map is the mean of their probabilities: --model repeated, or a pattern in quotes such as
-'runs/fold*-seed*'. --tta=flips averages over the image and its flips. --uncertainty, with several models or flips, adds
+With several models (--model repeated, or a pattern in quotes such as 'runs/fold*-seed*') the map is the mean of their
+probabilities. --tta=flips averages over the image and its flips. --uncertainty, with several models or flips, adds
 DIR/uncertainty/NAME.png, the entropy of the map (255: one bit), and DIR/uncertainty.csv. --calibrated uses the
 temperature that `calibrate` stored.
 
 --table writes a row for each lesion: its position, area, diameters, circularity and probability, in mm where the file
-has its spacing (see docs/measurement.md). --smallest leaves out lesions of fewer pixels, in a volume voxels.
+has its spacing (see docs/measurement.md). --smallest leaves out lesions of fewer than N pixels (of a volume: voxels).
 
 A clip, e.g. clip.mp4, is predicted frame by frame: --frames=png (default) writes DIR/NAME/000000.png and so on,
---frames=clip the lossless DIR/NAME_maps.mkv; --threshold adds the masks in DIR/masks in the same way, --overlay
-DIR/overlays/NAME.mp4. --smooth=N averages the probabilities of the last N frames. The table has the number and the
-time of each frame. If the command is repeated, clips are predicted again (see docs/video.md).
+--frames=clip the lossless DIR/NAME_maps.mkv; --threshold adds the masks in DIR/masks in the same form. --overlay adds
+DIR/overlays/NAME.mp4. --smooth=N averages the probabilities of the last N frames. The table has the number and the time
+of each frame. If the command is repeated, clips are predicted again (see docs/video.md).
 
 For a NIfTI volume, DIR/NAME.nii.gz is a mask on the grid of the volume, 1 where the probability is at least T (default
 0.5); --raw adds NAME_raw.nii.gz. For DICOM files, DIR/NAME_seg.dcm is one DICOM SEG for each series, named after the
-first file of the series. Files of more than 8 bits need the window that the model was trained with, or
---config.data.window if the model has none. Research use only.
+first file of the series. DICOM and NIfTI files of more than 8 bits need a window: that of the model or, if it has none,
+--config.data.window. Research use only.
 """
 
 import sys
@@ -57,7 +58,9 @@ def _main(argv):
         flags.DEFINE_integer('smallest', 0, 'in the table, leave out lesions of fewer pixels', 0, flag_values=values)
         flags.DEFINE_integer('batch', 8, 'images in a batch; a smaller batch needs less memory', 1, flag_values=values)
         flags.DEFINE_bool('uncertainty', False, 'also write the entropy of each map', flag_values=values)
-        flags.DEFINE_enum('frames', 'png', ('png', 'clip'), 'maps of a clip: files or a clip', flag_values=values)
+        flags.DEFINE_enum(
+            'frames', 'png', ('png', 'clip'), 'maps of a clip: one PNG for each frame, or one clip', flag_values=values
+        )
         flags.DEFINE_integer('smooth', 1, 'average probabilities over the last N frames', 1, flag_values=values)
 
     argv = ['--raw=npy' if word in ('--raw', '-raw') else word for word in argv]

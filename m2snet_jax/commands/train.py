@@ -7,7 +7,7 @@ recognises (TPU pod, SLURM, Kubernetes, Open MPI) the hosts find each other. Els
 JAX_NUM_PROCESSES and JAX_PROCESS_ID on each. Exit status 1: a loss is NaN or infinite.
 
 --compile-only compiles the programs of the run into the cache of compiled programs, and ends. It needs the data,
-because the length of the run is part of the programs, but no weights and no --workdir.
+because the compiled code depends on the number of steps, but no weights and no --workdir.
 """
 
 import sys
@@ -26,7 +26,8 @@ def _main(argv):
     def define(values):
         default = 'folder of the run; by default runs/CONFIG[-variant]'
         flags.DEFINE_string('workdir', None, default, flag_values=values)
-        default = 'run as one of several processes; by default true on a cluster that jax recognises'
+        default = 'run as one of several processes; by default true on a cluster that jax recognises, or if '
+        default += 'JAX_NUM_PROCESSES is set'
         flags.DEFINE_boolean('distributed', None, default, flag_values=values)
         default = 'compile the programs of the run into the cache of compiled programs, and end'
         flags.DEFINE_boolean('compile-only', False, default, flag_values=values)

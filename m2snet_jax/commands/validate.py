@@ -4,15 +4,16 @@ python -m m2snet_jax validate --config=NAME [--root=DATA] [--json] [--output=DIR
 python -m m2snet_jax validate --root=FOLDER          a folder of your own, as configs/folder.py reads it
 
 Problems (exit status 1): unreadable or empty files, images without a mask, masks without an image, an image and a mask
-of different sizes, unknown mask values, faulty lists, only empty masks in training, and identical images in training
-and test or with two labels. Warnings (exit status 0): counts that differ from the published ones, masks with values
-between 0 and 255, full or empty masks, and near-duplicates. --json prints all pairs of near-duplicates. If there are
-no problems, the data are also prepared for training.
+of different sizes, unknown mask values, errors in train.txt, test.txt or folds.csv, training masks that are all empty,
+and identical images that are in both training and test or have different labels. Warnings (exit status 0): counts that
+differ from the published ones, masks with levels between 0 and the highest that are no class indices, full or empty
+masks, and near-duplicates. --json prints all pairs of near-duplicates. If there are no problems, the data are also
+prepared for training.
 
 --output writes to DIR: validate.json, duplicates.html, which shows the pairs, and two lists for --config.data.exclude.
-near_duplicates.txt lists the training images in one group of near-duplicates with a test image. control.txt lists the
-same number of other training images, drawn at random. To measure the effect of near-duplicates, train once without the
-images of each list.
+near_duplicates.txt lists the training images that are in a group of near-duplicates with a test image. control.txt
+lists the same number of other training images, drawn at random. To measure the effect of near-duplicates, train twice,
+each time without the images of one list.
 """
 
 import json

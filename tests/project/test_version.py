@@ -1,11 +1,13 @@
 """`python -m m2snet_jax --version`: what a report of a bug needs."""
 
 import importlib.metadata
+import pkgutil
 import platform
+import re
 
 import jax
 
-from m2snet_jax import __main__, __version__
+from m2snet_jax import __main__, __version__, commands
 
 
 def versions(capsys):
@@ -31,6 +33,11 @@ def test_version_is_printed_where_jax_finds_no_device(capsys, monkeypatch):
     assert versions(capsys)['device'] == "none (Unable to initialize backend 'cuda')"
 
 
-def test_usage_names_the_flag(capsys):
+def test_usage_names_the_flag_and_says_what_each_command_does(capsys):
     assert __main__.main(['m2snet_jax', '--help']) == 0
-    assert '--version' in capsys.readouterr().out
+    usage = capsys.readouterr().out
+    assert '--version' in usage
+    for module in pkgutil.iter_modules(commands.__path__):
+        about = importlib.import_module(f'm2snet_jax.commands.{module.name}').__doc__.splitlines()[0]
+        name = module.name.replace('_', '-')
+        assert f'\n{name} {about}' in re.sub(' +', ' ', usage)
