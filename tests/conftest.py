@@ -1,11 +1,24 @@
+import gc
+import os
+
 import jax
 import pytest
 from absl import flags
 from compilation_cache import CACHE
 
+from m2snet_jax.devices.cache_entries import protect_cache_entries
+
+# Most of the time of a test run is compiling. XLA's older code for fused operations compiles them in two thirds of the
+# time. The variable is read when jax is first used, here and in processes that are started. With a variable that is set
+# already, also an empty one, tests compile as users do.
+QUICK = '--xla_cpu_use_fusion_emitters=false'
+os.environ.setdefault('XLA_FLAGS', QUICK)
+
+gc.set_threshold(100_000)  # tracing makes many small objects
 jax.config.update('jax_compilation_cache_dir', CACHE)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+protect_cache_entries()  # workers read what another one writes
 flags.FLAGS.mark_as_parsed()  # grain reads an absl flag, and tests have no command line of their own
 
 
@@ -18,10 +31,10 @@ def float64():
 
 @pytest.fixture(scope='module')
 def compiled_quickly():
-    """Compiles without most optimisations, here and in processes that are started: in less than half of the time.
-
-    For files about what runs do. Those that compare numbers with the released program's compile as users do.
-    """
+    """Compiles without most optimisations, here and in processes that are started: in less than half of the time."""
+    if os.environ['XLA_FLAGS'] != QUICK:
+        yield
+        return
     variable, option = 'JAX_DISABLE_MOST_OPTIMIZATIONS', 'jax_disable_most_optimizations'
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(variable, '1')

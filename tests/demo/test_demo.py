@@ -73,7 +73,10 @@ def test_the_page_is_served_here_and_calls_nobody(model):
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     command = [sys.executable, '-m', 'm2snet_jax', 'demo', f'--model={model}', f'--port={port}', *ARGUMENTS]
-    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True) as server:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background starts without it
+    server = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    try:
         lines = iter(server.stderr.readline, '')
         address = next(line.split()[1] for line in lines if line.startswith('open http://127.0.0.1:'))
         with urllib.request.urlopen(address) as answer:
@@ -82,6 +85,9 @@ def test_the_page_is_served_here_and_calls_nobody(model):
             config = json.load(answer)
         server.send_signal(signal.SIGINT)
         assert server.wait(60) == 0
+    finally:
+        server.kill()
+        server.communicate()
     assert config['analytics_enabled'] is False
     assert 'not a medical device' in json.dumps(config)
     assert 'fonts.googleapis.com' not in text

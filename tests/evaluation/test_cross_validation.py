@@ -24,6 +24,7 @@ def settings(root, fold, steps):
     own = {
         'data.name': 'folder', 'data.root': str(root), 'data.folds': FOLDS, 'data.fold': fold, 'data.validation': 2,
         'data.sizes': (48,), 'batch': 2, 'steps': steps, 'loss.lossnet': 0.0, 'log.images': 0, 'log.tensorboard': False,
+        'model.columns': 1,
     }  # fmt: skip
     return load_config('quickstart', **{**tiny, **own})
 

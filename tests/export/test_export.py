@@ -107,6 +107,7 @@ def test_levels_are_the_png_that_predict_writes(exported, model, tmp_path):
         assert np.mean(found != written) < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
 def test_several_models_are_one_file_of_their_mean(kind, model, tmp_path):
     need(kind)

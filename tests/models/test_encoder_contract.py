@@ -15,6 +15,8 @@ from m2snet_jax.models.encoders import ENCODERS, pvt
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
 
+COMPILED = [pytest.param(name, marks=[pytest.mark.slow] if name == 'pvt_v2_b2' else []) for name in NEW]
+
 
 @pytest.mark.parametrize('size', [(33, 33), (47, 64)])
 @pytest.mark.parametrize('name', ENCODERS)
@@ -32,7 +34,7 @@ def test_maps_have_the_channels_and_strides_of_the_table(name, size):
         assert one.shape[1:3] == tuple(rounded(side / stride) for side in size)
 
 
-@pytest.mark.parametrize('name', NEW)
+@pytest.mark.parametrize('name', COMPILED)
 def test_first_maps_in_bfloat16_are_close_and_parameters_stay_in_float32(name):
     golden, images = Golden(name), np.random.default_rng(0).standard_normal((1, 33, 40, 3)).astype(np.float32)
     exact, rough = (golden.encoder(dtype=dtype, param_dtype=jnp.float32) for dtype in (jnp.float32, jnp.bfloat16))
@@ -91,7 +93,7 @@ def test_drop_path_needs_a_key_and_training(monkeypatch):
     np.testing.assert_array_equal(last(keys[0]), plain)
 
 
-@pytest.mark.parametrize('name', NEW)
+@pytest.mark.parametrize('name', COMPILED)
 def test_a_network_with_the_encoder_has_finite_logits_and_gradients(name):
     model = nnx.eval_shape(lambda: MSNet(name, rngs=nnx.Rngs(0)))
     draw = np.random.default_rng(0)

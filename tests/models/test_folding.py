@@ -30,7 +30,7 @@ def logits(model, dtype):
     return np.asarray(jax.jit(lambda state, images: nnx.merge(graph, state)(images))(state, images.astype(dtype)))
 
 
-@pytest.mark.parametrize('name', ['msnet', 'm2snet'])
+@pytest.mark.parametrize('name', [pytest.param('msnet', marks=pytest.mark.slow), 'm2snet'])
 def test_folding_is_exact(name, float64):
     model = trained(name, jnp.float64)
     expected = logits(model, np.float64)
@@ -58,7 +58,9 @@ def test_only_the_norms_of_the_full_one_filters_remain_and_the_model_is_not_chan
     jax.tree.map(np.testing.assert_array_equal, before, nnx.state(model))
 
 
-@pytest.mark.parametrize('encoder', ['resnet50', pytest.param('vgg16', marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    'encoder', [pytest.param('resnet50', marks=pytest.mark.slow), pytest.param('vgg16', marks=pytest.mark.slow)]
+)
 def test_other_encoders_are_folded_too(encoder, float64):
     model = trained('msnet', jnp.float64, encoder)
     folded = fold_batch_norms(model)

@@ -52,33 +52,46 @@ def test_structure_loss_computes_in_float32_at_least():
     assert structure_loss(logits, mask).dtype == jnp.float32
 
 
+def compiled(lossnet, of=0):
+    """Returns a function of logits and mask: LossNet's loss and its gradients of the arguments `of`, as one program."""
+    graph, params = nnx.split(lossnet)
+
+    def loss(logits, mask, params):
+        return nnx.merge(graph, params)(logits, mask)
+
+    gradients = jax.jit(jax.value_and_grad(loss, of))
+    return lambda logits, mask: gradients(logits, mask, params)
+
+
+@pytest.mark.usefixtures('compiled_quickly')
 def test_lossnet_is_zero_for_equal_map_and_mask_and_has_no_gradient_of_the_mask():
-    lossnet = LossNet(size=32, rngs=nnx.Rngs(0))
+    of_lossnet = compiled(LossNet(size=32, rngs=nnx.Rngs(0)), (0, 1))
     logits = jnp.asarray(np.random.default_rng(0).standard_normal((2, 40, 40, 1)), jnp.float32)
-    assert float(lossnet(logits, jax.nn.sigmoid(logits))) == 0
+    assert float(of_lossnet(logits, jax.nn.sigmoid(logits))[0]) == 0
     mask = jnp.round(jax.nn.sigmoid(-logits))
-    loss, (dlogits, dmask) = jax.value_and_grad(lambda a, b: lossnet(a, b), (0, 1))(logits, mask)
+    loss, (dlogits, dmask) = of_lossnet(logits, mask)
     assert loss > 0.1
     assert np.abs(dlogits).max() > 0
     assert np.abs(dmask).max() == 0
 
 
+@pytest.mark.usefixtures('compiled_quickly')
 def test_lossnet_in_bfloat16_is_that_of_float32_to_rounding():
     """It resizes before it normalises then; a mask at another size than LossNet's shows the difference."""
     generator = np.random.default_rng(0)
     logits = jnp.asarray(generator.standard_normal((2, 45, 37, 1)), jnp.float32)
     mask = jnp.asarray(generator.integers(0, 2, (2, 45, 37, 1)), jnp.float32)
     narrow, wide = (
-        jax.value_and_grad(LossNet(size=32, dtype=dtype, rngs=nnx.Rngs(0)))(logits, mask)
-        for dtype in (jnp.bfloat16, jnp.float32)
+        compiled(LossNet(size=32, dtype=dtype, rngs=nnx.Rngs(0)))(logits, mask) for dtype in (jnp.bfloat16, jnp.float32)
     )
     np.testing.assert_allclose(narrow[0], wide[0], rtol=0.02)
     assert np.corrcoef(np.ravel(narrow[1]), np.ravel(wide[1]))[0, 1] > 0.99
 
 
+@pytest.mark.usefixtures('compiled_quickly')
 def test_lossnet_compares_each_class_separately():
-    lossnet = LossNet(size=32, rngs=nnx.Rngs(0))
+    of_lossnet = compiled(LossNet(size=32, rngs=nnx.Rngs(0)))
     rng = np.random.default_rng(0)
     logits, mask = (jnp.asarray(rng.random((2, 32, 32, 2)), jnp.float32) for _ in range(2))
-    separate = [lossnet(logits[..., k : k + 1], mask[..., k : k + 1]) for k in range(2)]
-    assert float(lossnet(logits, mask)) == pytest.approx(np.mean(separate), rel=1e-5)
+    separate = [of_lossnet(logits[..., k : k + 1], mask[..., k : k + 1])[0] for k in range(2)]
+    assert float(of_lossnet(logits, mask)[0]) == pytest.approx(np.mean(separate), rel=1e-5)

@@ -24,7 +24,7 @@ def small(kind=M2SNet, **kwargs):
     return kind('res2net14', **kwargs, rngs=nnx.Rngs(0))
 
 
-@pytest.mark.parametrize('kind', [MSNet, M2SNet])
+@pytest.mark.parametrize('kind', [pytest.param(MSNet, marks=pytest.mark.slow), M2SNet])
 @pytest.mark.parametrize('size', [(33, 33), (47, 64)])
 def test_every_size_from_33_up(kind, size):
     model, images = small(kind, classes=2), jnp.ones((2, *size, 3))

@@ -25,6 +25,8 @@ from m2snet_jax.training.optimizer import sgd, triangular
 from m2snet_jax.training.step import create_train_state, make_train_step
 from m2snet_jax.weights import load_state_dict, state_dict
 
+pytestmark = pytest.mark.usefixtures('compiled_quickly')
+
 EXACT, TRAJECTORY, FLOAT32 = 1e-9, 1e-6, 5e-4
 PARTS = 'structure', 'lossnet'
 
@@ -40,8 +42,15 @@ def logits_of(model, images):
     return jax.jit(lambda state, images: nnx.merge(graph, state)(images))(state, images)
 
 
-@pytest.mark.parametrize('name', CLASSES)
-@pytest.mark.parametrize('dtype', ['float64', 'float32'])
+@pytest.mark.parametrize(
+    ('name', 'dtype'),
+    [
+        ('msnet', 'float64'),
+        pytest.param('msnet', 'float32', marks=pytest.mark.slow),
+        ('m2snet', 'float64'),
+        ('m2snet', 'float32'),
+    ],
+)
 def test_evaluation_logits(name, dtype, float64):
     case = golden(name)
     model = case.model(jnp.dtype(dtype))
@@ -63,7 +72,7 @@ def test_one_training_step_with_statistics_in_one_pass(name, float64, monkeypatc
     test_one_training_step(name, float64)
 
 
-@pytest.mark.parametrize('name', CLASSES)
+@pytest.mark.parametrize('name', [pytest.param('msnet', marks=pytest.mark.slow), 'm2snet'])
 def test_one_training_step(name, float64):
     """Logits, losses, gradients and running statistics of one forward and backward pass in training mode."""
     case = golden(name)

@@ -1,5 +1,6 @@
 """load_model and Predictor: the same maps from every kind of source, for images of any size, from any thread."""
 
+import functools
 import hashlib
 import json
 import shutil
@@ -71,9 +72,12 @@ def run(tmp_path_factory):
 def truth(image, model):
     """The map by the model itself, one image at a time, without Predictor."""
     model.eval()
-    graph, state = nnx.split(model)
-    run = jax.jit(lambda state, images: jax.nn.sigmoid(nnx.merge(graph, state)(images)))
-    return np.asarray(run(state, normalised_example(image, SIZE)[None]))[0]
+    return np.asarray(probability_of(*nnx.split(model), normalised_example(image, SIZE)[None]))[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def probability_of(graph, state, images):
+    return jax.nn.sigmoid(nnx.merge(graph, state)(images))
 
 
 def test_every_kind_of_source_gives_one_model(run, tmp_path, predictor):

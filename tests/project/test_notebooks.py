@@ -113,7 +113,7 @@ REPEATED = {
 }
 
 
-@pytest.mark.parametrize('name', NOTEBOOKS)
+@pytest.mark.parametrize('name', ['quickstart', pytest.param('kvasir', marks=pytest.mark.slow), 'predict', 'reproduce'])
 # Threads of the kernel's client outlive the test, and zmq tells of it on some platforms.
 @pytest.mark.filterwarnings('default')
 def test_it_runs_top_to_bottom_after_a_restart_in_the_middle(name, tmp_path, monkeypatch):

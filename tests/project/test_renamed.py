@@ -93,7 +93,13 @@ def test_a_stored_run_of_version_01_is_compared_and_drawn(tmp_path, capsys):
 def test_a_model_that_version_01_trained_is_loaded_and_evaluated(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
     run = tmp_path / 'run'
-    training = ['--config.steps=2', '--config.batch=2', '--config.data.sizes=(48,)', '--config.loss.lossnet=0']
+    training = [
+        '--config.steps=2',
+        '--config.batch=2',
+        '--config.data.sizes=(48,)',
+        '--config.loss.lossnet=0',
+        '--config.model.columns=1',
+    ]
     training += ['--config.dtype=bfloat16']  # which trains alone: the final scores are those of float32 as well
     assert main(['', 'train', *ARGUMENTS, *training, f'--workdir={run}']) == 0
     as_version_01(run)

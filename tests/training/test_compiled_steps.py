@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 TINY = {
     'batch': 4,
     'steps': 3,
+    'model.columns': 1,
     'loss.lossnet_size': 32,
     'data.size': 48,
     'data.sizes': (40, 48),

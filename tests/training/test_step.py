@@ -24,13 +24,14 @@ from m2snet_jax.training.step import create_train_state, make_train_step
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
 
 
-def networks(dtype=jnp.float32):
+def networks(dtype=jnp.float32, columns=5):
     precision = {'dtype': dtype, 'param_dtype': dtype}
-    return M2SNet('res2net14', **precision, rngs=nnx.Rngs(0)), LossNet(size=32, **precision, rngs=nnx.Rngs(1))
+    model = M2SNet('res2net14', columns=columns, **precision, rngs=nnx.Rngs(0))
+    return model, LossNet(size=32, **precision, rngs=nnx.Rngs(1))
 
 
-def start(with_lossnet=True, dtype=jnp.float32, **options):
-    optimizer, (model, lossnet) = sgd(triangular(0.01, 4, 1)), networks(dtype)
+def start(with_lossnet=True, dtype=jnp.float32, columns=5, **options):
+    optimizer, (model, lossnet) = sgd(triangular(0.01, 4, 1)), networks(dtype, columns)
     graph, state = create_train_state(model, optimizer)
     lossnet_graph, lossnet_params = nnx.split(lossnet) if with_lossnet else (None, None)
     return make_train_step(graph, optimizer, lossnet_graph, **options), state, lossnet_params
@@ -43,7 +44,7 @@ def batch(size=48, images=4):
 
 
 def test_one_compilation_a_size_and_the_state_is_donated():
-    train_step, state, lossnet_params = start()
+    train_step, state, lossnet_params = start(columns=1)
     kept = jax.tree.map(np.asarray, lossnet_params)
     for size in (40, 48, 40, 48, 40):
         before = state
@@ -120,7 +121,7 @@ def test_sizes_are_made_on_the_device_by_bilinear_resize():
 
 
 def test_filters_keep_their_statistics_from_a_step_on():
-    train_step, state, lossnet_params = start(with_lossnet=False, freeze_shared_norms_at=1)
+    train_step, state, lossnet_params = start(with_lossnet=False, columns=2, freeze_shared_norms_at=1)
     means = []
     for _ in range(3):
         state, _ = train_step(state, lossnet_params, batch(), 40)

@@ -32,6 +32,7 @@ TINY = {
     'batch': 4,
     'steps': STEPS,
     'model.encoder': 'res2net14',
+    'model.columns': 1,
     'loss.lossnet_size': 32,
     'optimizer.peak_lr': 0.01,
     'data.size': 48,
@@ -187,7 +188,7 @@ def test_other_data_are_refused(finished, monkeypatch):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_good_checkpoints(tmp_path, capsys):
     workdir = tmp_path / 'run'
-    extreme = [*ARGUMENTS, '--config.data.sizes=(48,)', '--config.optimizer.peak_lr=1e25']
+    extreme = [*ARGUMENTS, '--config.data.sizes=(48,)', '--config.loss.lossnet=0', '--config.optimizer.peak_lr=1e25']
     extreme += ['--config.checkpoint.every=1', '--config.log.every=50']
     assert main(['train', *extreme, f'--workdir={workdir}']) == 1
     error = capsys.readouterr().err.splitlines()[-1]
@@ -205,10 +206,11 @@ def test_training_starts_from_the_weights_of_another_run(finished):
     model = loop.build_model(load_config('quickstart', **{**TINY, 'model.weights': str(workdir)}))
     trained = final_state(workdir)
     np.testing.assert_array_equal(model.output1.kernel[...], trained.params['output1']['kernel'][...])
+    other = {'model.weights': str(workdir), 'model.name': 'msnet', 'model.columns': 2}
     with pytest.raises(
-        InputError, match=r'the weights do not fit MSNet: they are of a network with columns=5, filters=\(3, 5\)'
+        InputError, match=r'the weights do not fit MSNet: they are of a network with columns=1, filters=\(\)'
     ):
-        loop.build_model(load_config('quickstart', **{**TINY, 'model.weights': str(workdir), 'model.name': 'msnet'}))
+        loop.build_model(load_config('quickstart', **{**TINY, **other}))
 
 
 @pytest.mark.parametrize(
