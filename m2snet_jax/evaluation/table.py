@@ -8,14 +8,18 @@ from m2snet_jax.config import FREE_KEYS, flatten, load_config
 from m2snet_jax.evaluation.published import Published, legend
 
 SECTIONS = {
-    'released': ('the released program of M²SNet', 'Dice IoU wFm Sm Em MAE maxF avgF BER Acc'),
+    'released': (
+        'the released program of M²SNet, to compare with its published scores; Dice is of the map stretched to 0 … 1, '
+        'IoU of its pixels above one half, so Dice may be below IoU',
+        'Dice IoU wFm Sm Em MAE maxF avgF BER Acc',
+    ),
     'pranet': (
         'the MATLAB toolbox of PraNet, which computed most published tables of polyps',
         'meanDic maxDic meanIoU maxIoU wFm Sm meanEm maxEm MAE meanSen maxSen meanSpe maxSpe',
     ),
     'hard': (
-        'map cut at one half, mean over images with a lesion; HD95 and ASSD, in pixels, are infinite if a lesion is '
-        'missed, …_found omits missed lesions',
+        'map cut at one half, mean over images with a lesion; HD95 and ASSD, in pixels, are infinite if the map of '
+        'such an image is empty, …_found omits these images',
         'Dice IoU precision recall specificity accuracy HD95 ASSD MAE HD95_found ASSD_found count missed',
     ),
     'pooled': ('the same, from pixels counted over all images', 'Dice IoU precision recall specificity accuracy'),
