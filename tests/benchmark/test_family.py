@@ -29,6 +29,7 @@ def test_a_depthwise_convolution_counts_nine_products_a_value_and_resizing_none(
     assert family.multiply_adds(Net(), 10) == 10 * 10 * 3 * 9
 
 
+@pytest.mark.slow
 def test_networks_are_timed_in_turn_and_drawn_as_a_table(monkeypatch):
     monkeypatch.setattr(family, 'FIRST', {'model.name': 'm2snet', 'model.encoder': 'res2net14'})
     monkeypatch.setattr(family, 'FAMILY', ({}, {'model.name': 'msnet'}))

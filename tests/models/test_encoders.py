@@ -161,6 +161,7 @@ def test_weights_of_another_encoder_are_named(whole, empty):
     assert len(str(caught.value)) < 200
 
 
+@pytest.mark.slow
 def test_one_vgg_file_fits_encoder_and_lossnet(empty):
     arrays = Golden('vgg16').weights | {'classifier.0.weight': np.zeros(1)}
     lossnet = load_state_dict(LossNet(rngs=nnx.Rngs(0)), arrays)

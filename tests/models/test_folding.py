@@ -39,6 +39,7 @@ def test_folding_is_exact(name, float64):
     )
 
 
+@pytest.mark.slow
 def test_folding_in_float32_is_exact_to_rounding():
     model = trained('m2snet')
     expected = logits(model, np.float32)

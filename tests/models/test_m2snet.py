@@ -44,6 +44,7 @@ def test_levels_have_the_sizes_of_the_paper():
     ]
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32():
     model = small(dtype=jnp.bfloat16)
     images = jnp.asarray(np.random.default_rng(0).standard_normal((2, 64, 64, 3)), jnp.float32)
@@ -71,7 +72,7 @@ def test_full_one_filters_cost_next_to_nothing():
     assert 1 < ratio <= 1.02
 
 
-@pytest.mark.parametrize('encoder', ['res2net50', 'res2net101'])
+@pytest.mark.parametrize('encoder', ['res2net50', pytest.param('res2net101', marks=pytest.mark.slow)])
 def test_state_dict_round_trip_and_names(encoder):
     model = nnx.eval_shape(lambda: M2SNet(encoder, rngs=nnx.Rngs(0)))
     fill = np.random.default_rng(0)

@@ -48,7 +48,7 @@ def logits_of(model, images):
         ('msnet', 'float64'),
         pytest.param('msnet', 'float32', marks=pytest.mark.slow),
         ('m2snet', 'float64'),
-        ('m2snet', 'float32'),
+        pytest.param('m2snet', 'float32', marks=pytest.mark.slow),
     ],
 )
 def test_evaluation_logits(name, dtype, float64):
@@ -194,7 +194,7 @@ def test_parameter_count(name, count):
     assert classifier == 2_049_000
 
 
-@pytest.mark.parametrize('name', CLASSES)
+@pytest.mark.parametrize('name', [pytest.param('msnet', marks=pytest.mark.slow), 'm2snet'])
 def test_state_dict_is_the_exact_inverse(name):
     case = golden(name)
     arrays = state_dict(load_state_dict(CLASSES[name](rngs=nnx.Rngs(0)), case.state_dict))

@@ -289,6 +289,7 @@ def test_flags_that_cannot_be_used_are_named(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_planted_errors_show_in_evaluation(inputs, tmp_path, monkeypatch, float64):
     def logits(change=None):
         arrays = load_file(weights_file(tmp_path / f'{change}.safetensors', change))

@@ -157,6 +157,7 @@ def test_lists_of_any_sizes_run_in_at_most_four_programs():
     assert [probability.shape for probability in maps] == [image.shape[:2] for image in images[:3]]
 
 
+@pytest.mark.slow
 def test_a_model_that_trains_with_remat_predicts_many_images():
     model = small_model()
     model.encoder.remat = True

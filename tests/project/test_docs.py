@@ -298,6 +298,7 @@ run('compare', 'run', 'scored')
 """
 
 
+@pytest.mark.slow
 def test_the_recipes_for_contributors_work(tmp_path):
     for name in ('m2snet_jax', 'configs'):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__'))

@@ -113,7 +113,9 @@ REPEATED = {
 }
 
 
-@pytest.mark.parametrize('name', ['quickstart', pytest.param('kvasir', marks=pytest.mark.slow), 'predict', 'reproduce'])
+@pytest.mark.parametrize(
+    'name', [*(pytest.param(name, marks=pytest.mark.slow) for name in ('quickstart', 'kvasir')), 'predict', 'reproduce']
+)
 # Threads of the kernel's client outlive the test, and zmq tells of it on some platforms.
 @pytest.mark.filterwarnings('default')
 def test_it_runs_top_to_bottom_after_a_restart_in_the_middle(name, tmp_path, monkeypatch):

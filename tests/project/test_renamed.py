@@ -90,6 +90,7 @@ def test_a_stored_run_of_version_01_is_compared_and_drawn(tmp_path, capsys):
     assert 'report.html' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_model_that_version_01_trained_is_loaded_and_evaluated(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
     run = tmp_path / 'run'

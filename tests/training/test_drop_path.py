@@ -29,6 +29,7 @@ def losses_of(seed, first=0, steps=2):
     return losses
 
 
+@pytest.mark.slow
 def test_dropped_paths_depend_on_seed_and_step_alone(monkeypatch):
     monkeypatch.setitem(pvt.DEPTHS, 'pvt_v2_b2', (1, 1, 1, 1))
     losses = losses_of(seed=0)

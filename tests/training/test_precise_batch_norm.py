@@ -23,7 +23,7 @@ def with_precise_statistics(model):
     return merge_model(graph, weights.replace(batch_stats=precise_batch_stats(graph, weights, batches())), train=True)
 
 
-@pytest.mark.parametrize('kind', [MSNet, M2SNet])
+@pytest.mark.parametrize('kind', [MSNet, pytest.param(M2SNet, marks=pytest.mark.slow)])
 def test_statistics_are_plain_means(kind):
     model = kind('res2net14', rngs=nnx.Rngs(0))
     after = with_precise_statistics(model)

@@ -68,6 +68,7 @@ def scopes_of(lowered):
     return '\n'.join(sorted(set(re.findall(r'op_name="([^"]*)"', text))))
 
 
+@pytest.mark.slow
 def test_compiled_programs_carry_the_names_of_the_modules():
     train_step, state, lossnet_params = start()
     names = scopes_of(train_step.lower(state, lossnet_params, batch(), 40))
@@ -120,6 +121,7 @@ def test_sizes_are_made_on_the_device_by_bilinear_resize():
     assert float(on_device['loss']) == pytest.approx(float(before['loss']), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_filters_keep_their_statistics_from_a_step_on():
     train_step, state, lossnet_params = start(with_lossnet=False, columns=2, freeze_shared_norms_at=1)
     means = []

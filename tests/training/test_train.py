@@ -143,7 +143,8 @@ def test_a_finished_run_says_so_and_does_nothing(finished, capsys):
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob('*') if path.is_file()} == before
 
 
-@pytest.mark.parametrize('number', [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_run_goes_on_bit_for_bit(number, finished, tmp_path):
     workdir, when = tmp_path / 'killed', random.Random(int(number)).randrange(2, STEPS - 3)
     process = start(workdir)

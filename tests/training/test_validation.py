@@ -78,6 +78,7 @@ def data_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures('data_folder')
+@pytest.mark.slow
 def test_the_best_step_on_the_validation_split_is_scored_and_loaded(tmp_path, monkeypatch, capsys):
     dices = iter((0.4, 0.7, 0.5))  # the second of three epochs is the best
     monkeypatch.setattr('m2snet_jax.training.loop.make_validate', lambda *_: lambda weights: next(dices))

@@ -183,6 +183,7 @@ def test_a_converted_model_is_no_run_to_go_on_with(source, tmp_path):
     assert recorded['converted_from'] == str(source)
 
 
+@pytest.mark.slow
 def test_how_a_model_was_trained_is_known_of_a_run_alone(source, tmp_path):
     run, model = tmp_path / 'run', create_model('msnet', 'res2net14')
     config = load_config('quickstart', **{'model.name': 'msnet', 'model.encoder': 'res2net14'})
