@@ -1,7 +1,7 @@
 """The command line: `python -m m2snet_jax COMMAND …`."""
 
 import ast
-import importlib.util
+import importlib
 import pkgutil
 import platform
 import sys
@@ -30,17 +30,13 @@ def main(argv: list[str]) -> int:
     if argv[1] not in names:
         print(f'error: no command {argv[1]!r}\n{usage}', file=sys.stderr)
         return 2
-    return importlib.import_module(_module(argv[1])).main(argv[1:])
-
-
-def _module(name):
-    return f'm2snet_jax.commands.{name.replace("-", "_")}'
+    return importlib.import_module(f'm2snet_jax.commands.{argv[1].replace("-", "_")}').main(argv[1:])
 
 
 def _about(name):
     """Returns the first line of a command's docstring; its module, which imports libraries, is not run."""
-    source = importlib.util.find_spec(_module(name)).loader.get_source(_module(name))
-    return ast.get_docstring(ast.parse(source)).splitlines()[0]
+    source = pkgutil.get_data('m2snet_jax.commands', f'{name.replace("-", "_")}.py') or b''
+    return (ast.get_docstring(ast.parse(source)) or '').partition('\n')[0]
 
 
 def _versions():
