@@ -1,6 +1,6 @@
-"""Files to uint8 arrays and back: the one table of what is read as what.
+"""Files to uint8 arrays and back: the one table of how files are read.
 
-| file | as an image | as a mask | as a map | what is said |
+| file | as an image | as a mask | as a map | message |
 |---|---|---|---|---|
 | 1 bit | 0 and 255 | 0 and 255 | 0 and 255 | |
 | grey of 2, 4 or 8 bits | levels | levels | levels | |
@@ -14,12 +14,12 @@
 | 0 and one other level | levels | 0 and 255 | 0 and 255 | a note, unless 0 and 255 |
 | palette of greys | its greys | its greys | its greys | |
 | palette of colours | its colours | class indices | 0 and 255, or luma | luma: a note |
-| alpha | dropped | dropped; the mask, if colour does not vary | as of a mask | if it is mask or map: a note |
-| 0 tagged as white | inverted | inverted; refused for class indices | inverted | |
+| alpha | ignored | ignored; if the colour is constant, alpha is the mask | as of a mask | a note, if alpha is used |
+| file says that 0 is white | inverted | inverted; refused for class indices | inverted | |
 | colour tagged as grey | RGB | as colour | as colour | |
 | turned by EXIF | upright | upright | upright | a warning, where the mask is not turned |
 | several pages or frames | refused | refused | refused | |
-| DICOM, NIfTI | `data.window` above 8 bits | stored numbers | stored numbers | |
+| DICOM, NIfTI | above 8 bits: needs `data.window` | stored numbers | stored numbers | |
 | `.npy` | as above, by its type | as above | as above; [H, W, C] of several classes | |
 
 Decisions that only a whole set can tell (which value is white, whether there is one level or one colour) are in its

@@ -76,7 +76,7 @@ ROWS = {
         *(THREE[GREY % 3], GREY % 3, luma(THREE[GREY % 3]), '', '', 'in colour'),
     ),
     'alpha': ('.png', image(ALPHA), ALPHA[:, :, :3], GREY, GREY, '', 'alpha channel', 'alpha channel'),
-    '0 tagged as white': ('.tif', white_is_0(255 - GREY), rgb(GREY), GREY, GREY, '', '', ''),
+    'file says that 0 is white': ('.tif', white_is_0(255 - GREY), rgb(GREY), GREY, GREY, '', '', ''),
     'colour tagged as grey': (
         *('.tif', lambda path: tifffile.imwrite(path, COLOUR, photometric='minisblack', planarconfig='contig')),
         *(COLOUR, REFUSED, luma(COLOUR), '', '', 'in colour'),

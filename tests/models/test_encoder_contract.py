@@ -15,11 +15,13 @@ from m2snet_jax.models.encoders import ENCODERS, pvt
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
 
-COMPILED = [pytest.param(name, marks=[pytest.mark.slow] if name == 'pvt_v2_b2' else []) for name in NEW]
+COMPILED = [pytest.param(name, marks=[] if name == 'vgg16' else [pytest.mark.slow]) for name in NEW]
 
 
 @pytest.mark.parametrize('size', [(33, 33), (47, 64)])
-@pytest.mark.parametrize('name', ENCODERS)
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=[pytest.mark.slow] if name == 'res2net101' else []) for name in ENCODERS]
+)
 def test_maps_have_the_channels_and_strides_of_the_table(name, size):
     encoder = ENCODERS[name]
     made = empty_encoder(name)
@@ -47,7 +49,7 @@ def test_first_maps_in_bfloat16_are_close_and_parameters_stay_in_float32(name):
         assert 0 < np.abs(a - b.astype(np.float32)).max() < 0.05 * np.abs(a).max()
 
 
-@pytest.mark.parametrize('name', NEW)
+@pytest.mark.parametrize('name', COMPILED)
 def test_remat_computes_the_stages_again(name):
     counts = []
     for remat in (False, True):
@@ -72,6 +74,7 @@ def test_drop_path_grows_linearly_and_drops_whole_branches_of_images():
     assert (dropped[:, 0, 0, 0] == 0).mean() == pytest.approx(0.3, abs=4 * (0.3 * 0.7 / 2000) ** 0.5)
 
 
+@pytest.mark.slow
 def test_drop_path_needs_a_key_and_training(monkeypatch):
     monkeypatch.setitem(pvt.DEPTHS, 'pvt_v2_b2', (1, 1, 1, 1))
     encoder = ENCODERS['pvt_v2_b2']('pvt_v2_b2', drop_path=0.5, rngs=nnx.Rngs(0))

@@ -69,8 +69,14 @@ def map_errors(golden, prefix, maps):
     return errors
 
 
-@pytest.mark.parametrize('name', NEW)
-@pytest.mark.parametrize('index', [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ('name', 'index'),
+    [
+        ('resnet50', 0),
+        ('vgg16', 0),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in (('pvt_v2_b2', 0), *((name, 1) for name in NEW))),
+    ],
+)
 def test_maps_are_those_of_pytorch(name, index, float64):
     golden = Golden(name)
     size = golden.sizes['eval'][index]
@@ -146,7 +152,7 @@ def test_classifiers_may_be_left_over_and_nothing_else(name, empty):
         load_state_dict(empty[name], arrays | {'heads.weight': np.zeros(1)})
 
 
-@pytest.mark.parametrize('whole', [False, True])
+@pytest.mark.parametrize('whole', [pytest.param(False, marks=pytest.mark.slow), True])
 def test_weights_of_another_encoder_are_named(whole, empty):
     arrays = Golden('resnet50').weights | Golden('resnet50').buffers
     model = nnx.eval_shape(lambda: M2SNet('res2net101', rngs=nnx.Rngs(0)))

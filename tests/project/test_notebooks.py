@@ -114,7 +114,7 @@ REPEATED = {
 
 
 @pytest.mark.parametrize(
-    'name', [*(pytest.param(name, marks=pytest.mark.slow) for name in ('quickstart', 'kvasir')), 'predict', 'reproduce']
+    'name', [*(pytest.param(name, marks=pytest.mark.slow) for name in ('quickstart', 'kvasir', 'predict')), 'reproduce']
 )
 # Threads of the kernel's client outlive the test, and zmq tells of it on some platforms.
 @pytest.mark.filterwarnings('default')

@@ -34,10 +34,8 @@ def test_statistics_are_plain_means(kind):
     assert norm.momentum == (0.9, 0.1)
 
 
-@pytest.mark.parametrize(
-    ('columns', 'calls_a_pass'),
-    [pytest.param(5, 20, marks=pytest.mark.slow), pytest.param(3, 14, marks=pytest.mark.slow), (2, 8)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(('columns', 'calls_a_pass'), [(5, 20), (3, 14)])
 def test_shared_norms_are_measured_over_all_their_calls_and_frozen_for_the_others(columns, calls_a_pass, monkeypatch):
     model = M2SNet('res2net14', columns=columns, rngs=nnx.Rngs(0))
     after = with_precise_statistics(model)

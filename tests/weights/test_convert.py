@@ -103,6 +103,7 @@ def test_what_a_file_holds_beside_its_tensors_is_said_once(arrays, tmp_path, cap
     assert caplog.text.count('left out unread') == 1
 
 
+@pytest.mark.slow
 def test_one_checkpoint_of_many(tmp_path):
     models = [create_model('msnet', 'res2net14', seed=seed) for seed in (1, 2)]
     checkpoints = checkpoint.Checkpoints(tmp_path / 'run' / 'checkpoints')
