@@ -16,14 +16,14 @@ def main(argv: list[str]) -> int:
     commands.use_any_console()
 
     names = sorted(module.name.replace('_', '-') for module in pkgutil.iter_modules(commands.__path__))
-    usage = f'usage: python -m m2snet_jax COMMAND … | --version\ncommands: {", ".join(names)} (each takes --help)'
+    usage = 'usage: python -m m2snet_jax COMMAND … | --version'
+    if len(argv) > 1 and argv[1] in ('-h', '--help'):
+        print(usage, '', 'commands; each takes --help:', '', *(f'{name:15}{_about(name)}' for name in names), sep='\n')
+        return 0
+    usage += f'\ncommands: {", ".join(names)} (each takes --help)'
     if len(argv) < 2:
         print(usage, file=sys.stderr)
         return 2
-    if argv[1] in ('-h', '--help'):
-        print('usage: python -m m2snet_jax COMMAND … | --version\n\ncommands; each takes --help:\n')
-        print('\n'.join(f'{name:15}{_about(name)}' for name in names))
-        return 0
     if argv[1] == '--version':
         print(_versions())
         return 0

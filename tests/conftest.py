@@ -31,7 +31,10 @@ def float64():
 
 @pytest.fixture(scope='module')
 def compiled_quickly():
-    """Compiles without most optimisations, here and in processes that are started: in less than half of the time."""
+    """Compiles without most optimisations, here and in processes that are started: in less than half of the time.
+
+    Not for files that compare numbers with the released program's.
+    """
     if os.environ['XLA_FLAGS'] != QUICK:
         yield
         return

@@ -25,8 +25,6 @@ from m2snet_jax.training.optimizer import sgd, triangular
 from m2snet_jax.training.step import create_train_state, make_train_step
 from m2snet_jax.weights import load_state_dict, state_dict
 
-pytestmark = pytest.mark.usefixtures('compiled_quickly')
-
 EXACT, TRAJECTORY, FLOAT32 = 1e-9, 1e-6, 5e-4
 PARTS = 'structure', 'lossnet'
 
