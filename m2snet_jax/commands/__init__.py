@@ -75,8 +75,7 @@ def parse(
     if define:
         define(values)
     if '--help' in argv or '-h' in argv:
-        keys = [] if config is None else ['configs/default.py describes every key of --config.']
-        print((about or '').strip(), *keys, values.get_help(include_special_flags=False), sep='\n\n')
+        print(_help(about, values, config, 'config' if load is load_config else 'study'))
         raise SystemExit(0)
     name, loaded, arguments = None, None, argv
     if config is not None:
@@ -109,6 +108,20 @@ def parse(
             loaded.data.root = values.root
         expand_paths(loaded)
     return CommandLine(loaded, name, values, [str(local_path(word, written=True)) for word in found])
+
+
+def _help(about, values, config, kind):
+    """Returns what `--help` shows: `about`, and all flags in one list, which absl would divide by module."""
+    parts, listed = [(about or '').strip()], flags.FlagValues()
+    if config is not None:
+        parts.append('configs/default.py describes every key of --config.')
+        wanted = f'name or file of the {kind}' + ('' if config else '; required')
+        flags.DEFINE_string('config', None, wanted, flag_values=values)
+    for name in values:
+        listed[name] = values[name]
+    if len(listed):
+        parts.append(f'flags:\n{listed.get_help("  ", include_special_flags=False)}')
+    return '\n\n'.join(parts)
 
 
 def define_models(values: flags.FlagValues) -> None:

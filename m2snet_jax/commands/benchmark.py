@@ -1,14 +1,15 @@
-"""Measures the time of a config's steps, of its data pipeline and of the scoring on this machine.
+"""Measures the time of training and prediction steps, of the data pipeline and of the scoring on this machine.
 
 python -m m2snet_jax benchmark --config=NAME [--what=KIND,…] [--batch=N] [--size=S] [--repeats=N] [--json]
     [--distributed]
 
 The kinds of --what:
 
-inference, training (the default): one step. Compilation is timed separately. The time of a float32 matrix product of
-size 2048³ is also measured, to compare times of different machines.
+inference, training (the default): the time of one prediction or training step. Compilation is timed separately. The
+time of a float32 matrix product of size 2048³ is also measured, to compare times of different machines.
 data: training images/s, from the cache and with decoding. Without data.root, generated images are used.
-metrics: milliseconds to score one image of 352×288, and the time to read and score 798 images on all cores.
+metrics: milliseconds to score one image of 352×288, and the time to read and score 798 images, as many as the polyp
+test sets have, on all cores.
 scaling: images/s of the training step on one CPU device, on two devices and in two processes, with the same batch.
 family: a table of networks and encoders: parameters, multiply-adds and milliseconds of one image.
 start: seconds to compile the training steps of all sizes, in one thread and in two; seconds from the start of `train`
@@ -33,15 +34,15 @@ def main(argv: list[str]) -> int:
 def _main(argv):
     def define(values):
         flags.DEFINE_list('what', list(KINDS[:2]), f'kinds to measure, of {", ".join(KINDS)}', flag_values=values)
-        flags.DEFINE_integer('batch', None, "images a step; by default the config's", flag_values=values)
+        flags.DEFINE_integer('batch', None, "images per step; by default the config's", flag_values=values)
         flags.DEFINE_integer('size', None, "side in pixels; by default the config's data.size", flag_values=values)
-        flags.DEFINE_integer('repeats', 10, 'timed runs of each step', flag_values=values)
+        flags.DEFINE_integer('repeats', 10, 'timed repetitions of each step', flag_values=values)
         flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
         flags.DEFINE_bool(
             'distributed',
             None,
-            'run as one of several processes; by default true on a cluster that jax recognises, or if '
-            'JAX_NUM_PROCESSES is set',
+            'run as one of several processes; default: on a cluster that jax recognises, or with the JAX_ variables of '
+            'train --help',
             flag_values=values,
         )
 

@@ -5,7 +5,7 @@ python -m m2snet_jax calibrate --model=RUN|FILE|PATTERN … [--config=NAME] [--r
 The temperature is fitted on the validation images that the run held out of training (data.validation), never on test
 images. It is stored in RUN/temperature.json, or in FILE.temperature.json beside a file of weights. `predict`,
 `evaluate` and `demo` use it with --calibrated. It changes the levels of maps but, for one model, not which pixels are
-above one half. Several models get a temperature each. For a file of weights, --config names the dataset and the model.
+above 0.5. Several models get a temperature each. For a file of weights, --config names the dataset and the model.
 """
 
 from absl import flags

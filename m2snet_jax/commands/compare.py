@@ -6,12 +6,12 @@ python -m m2snet_jax compare --leaks=validate.json RUN [RUN …] [--json]
 RUN_A and RUN_B are folders that train or evaluate wrote, with scores of the same images. For each score the command
 prints its mean in both runs, the difference B - A with its 95 % interval, and the p value of Wilcoxon's signed-rank
 test. The interval is from a paired bootstrap over images, or over clips if the images are frames of videos. Means of
-protocol `hard` are over the images with a lesion. Scores that exist only for a whole set, e.g. maxF, are omitted.
+protocol `hard` are over the images with a lesion. Scores that exist only for a whole set, e.g. maxDic, are omitted.
 
 --leaks names validate.json, which `validate --output` writes for the data of the runs. The command compares the test
-images that have a near-duplicate in training with the other images of their test set. Several runs count as seeds of
-one variant. Their interval is over images and seeds, that of one run over images. A RUN may also be a JSON file of
-another program's scores, as for study --reference.
+images that are near-duplicates of training images with the other images of their test set. Several runs are treated as
+seeds of one variant; the interval is then over images and seeds. A RUN may also be a JSON file of another program's
+scores, as for study --reference.
 """
 
 import json
@@ -32,7 +32,7 @@ def _main(argv):
     def define(values):
         flags.DEFINE_integer('resamples', 2000, 'resamples of the bootstrap', lower_bound=1, flag_values=values)
         flags.DEFINE_integer('seed', 0, 'seed of the bootstrap', flag_values=values)
-        about = 'file validate.json: compare test images with a near-duplicate in training with the others'
+        about = 'file validate.json: compare near-duplicates of training images with the other test images'
         flags.DEFINE_string('leaks', None, about, flag_values=values)
         flags.DEFINE_bool('json', False, 'print JSON', flag_values=values)
 

@@ -2,17 +2,16 @@
 
 python -m m2snet_jax compile-check --config=NAME --topology=v5e:4x4 [--batch=N] [--sizes=S,…] [--nosearch] [--json]
 
-The training step with LossNet and the prediction step are compiled as `train` runs them, for all chips of the
-topology. This takes minutes for each step. The figures are cached in ~/.cache/m2snet_jax/compile-check. Unless
---nosearch is given, the command also searches for the largest batch that fits. The search needs a few compilations
-with little optimisation and one with full optimisation.
+The training step with LossNet and the prediction step are compiled as `train` runs them, for all chips of the topology.
+This takes minutes for each step. The results are kept in ~/.cache/m2snet_jax/compile-check and used again. Unless
+--nosearch is given, the command also searches for the largest batch that fits.
 
 Topologies of TPUs: e.g. v5e:2x2, v5e:16x16, v4:4x4x4, v5p:2x2x1, v6e:4x4 (pip install "libtpu==0.0.42.*"). GPUs:
 h100:1x1x1 is one card, h100:1x1x4 four cards of one machine (pip install jax-cuda12-plugin==0.10.2
 jax-cuda12-pjrt==0.10.2).
 
---batch is the number of images over all chips. By default it is the config's batch. If that is not divisible by the
-number of chips, it is the config's batch on each chip. Exit status 1: a step does not fit.
+--batch is the number of images over all chips. By default it is the config's batch or, if that is not divisible by the
+number of chips, that batch times the number of chips. Exit status 1: a step does not fit into memory.
 """
 
 import json

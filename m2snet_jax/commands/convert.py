@@ -7,10 +7,10 @@ the folder of one step in `checkpoints`. TARGET is a file NAME.safetensors, with
 folder, which every command accepts as the folder of a run. If SOURCE is a file, --config and --config.key=value define
 the model and its size, by default M2SNet with a Res2Net-50 at 352 pixels.
 
-The command reads TARGET back and compares it bit for bit. It prints the parameters, the names of omitted arrays, and
-the hash of the weights. It does not overwrite TARGET. --classifier adds `resnet.fc`, the ImageNet classifier that the
-PyTorch program does not use, so that PyTorch can load the file in strict mode. Its values are those of SOURCE, or
-zeros.
+The command reads TARGET back and compares it bit for bit. It prints the name, shape and size of each array, the names
+of omitted arrays, and the hash of the weights. It does not overwrite TARGET. --classifier adds `resnet.fc`, the
+ImageNet classifier that the PyTorch program does not use, so that PyTorch can load the file in strict mode. Its values
+are those of SOURCE, or zeros.
 """
 
 from pathlib import Path

@@ -4,8 +4,8 @@ python -m m2snet_jax demo --model=RUN|FILE|PATTERN … [--port=7860] [--config=N
 
 Only this machine can open the page, and no image leaves the machine. For a file of weights, --config defines the model
 and its size, by default M2SNet at 352 pixels. Several models, flips and the temperature are used as in `predict`. The
-mask is equal to that of `predict --threshold`, the findings to those of `predict --table`. Gradio is required: pip
-install "gradio>=6.9,<7". Ctrl-C ends the command. For research, not a medical device.
+mask is that of `predict --threshold`, at the threshold chosen on the page; the findings are as in `predict --table`.
+Gradio is required: pip install "gradio>=6.9,<7". Ctrl-C ends the command. For research, not a medical device.
 """
 
 import contextlib

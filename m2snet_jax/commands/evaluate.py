@@ -2,18 +2,18 @@
 
 python -m m2snet_jax evaluate --model=RUN|FILE|PATTERN … [--config=NAME] [--root=DATA] [--output=DIR]
     [--cross-validate] [--tta=flips] [--calibrated] [--config.key=value …]
-python -m m2snet_jax evaluate --maps=MAPS --config=NAME [--root=DATA] [--sets=NAME,…] [--output=DIR]
+python -m m2snet_jax evaluate --maps=MAPS --config=NAME [--root=DATA] [--sets=SET,…] [--output=DIR]
 python -m m2snet_jax evaluate --maps=MAPS --masks=MASKS [--images=IMAGES] [--output=DIR]
 
-A model is scored on every test set of --config, by default the config that it was trained with. Several models, --model
-repeated or a pattern in quotes such as 'runs/busi/m2snet/fold*-seed*', are scored as one, by the mean of their
-probabilities. With --cross-validate each image of the dataset is scored by the models that were not trained on it.
---tta=flips averages over the image and its flips; --calibrated uses the temperature that `calibrate` stored.
+A model is scored on every test set of --config, by default the config that it was trained with; a file of weights needs
+--config. Several models, --model repeated or a pattern in quotes such as 'runs/busi/m2snet/fold*-seed*', are scored as
+one, by the mean of their probabilities. With --cross-validate each image of the dataset is scored by the models that
+were not trained on it.
 
 MAPS, MASKS and IMAGES are folders, or patterns in which * is the name, e.g. 'truth/*_reader1.gif'. The map of an image
-is MAPS/<set>/<name>.png, or MAPS/<name>.png if no other set has this name. Maps of several classes are <name>_1,
-<name>_2 and so on. Masks are those of the config, or files in MASKS with the same names; a prefix or suffix that all
-masks share is ignored.
+is MAPS/SET/NAME.png or, if no name occurs in two sets, MAPS/NAME.png. Maps of several classes are NAME_1, NAME_2 and so
+on. Masks are those of the config, or files in MASKS with the same names; a prefix or suffix that all masks share is
+ignored.
 
 Scores of every protocol are printed, those of `released` beside published scores. scores/, report.html and, for a
 model, model_card.md are written to DIR. Exit status 1: some maps are missing or unreadable; the others are scored.

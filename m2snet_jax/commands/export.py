@@ -11,12 +11,11 @@ names, as `convert` writes them.
 Several models, --model repeated or a pattern in quotes, become one file that returns the mean of their probabilities;
 they must run at one size. safetensors takes one model.
 
-The file is compared with `predict`: on noise, and on at most eight of --images or, without --images, on a generated
-image. It is refused if a probability differs by more than --tolerance T, or an 8-bit level by more than 1 + 255 T.
-FILE.json describes input, output, normalisation, classes, versions, hashes and the differences found. --output is by
-default the model's name with the format's ending, in the current folder. An existing file is not overwritten. For a
-file of weights, --config defines the model and its size, by default M2SNet at 352 pixels. Exit status 1: the file
-differs from the model and was not kept.
+The file is compared with `predict` on noise and on up to eight of --images (default: a generated image). If a
+probability differs by more than --tolerance T, or an 8-bit level by more than 1 + 255 T, the file is not kept and the
+exit status is 1. FILE.json describes input, output, normalisation, classes, versions, hashes and the differences found.
+--output is by default the model's name with the format's ending, in the current folder. An existing file is not
+overwritten. For a file of weights, --config defines the model and its size, by default M2SNet at 352 pixels.
 """
 
 import sys

@@ -5,15 +5,15 @@ python -m m2snet_jax measure --masks=MASKS [--images=IMAGES] [--table=FILE.csv|F
 python -m m2snet_jax measure --masks=MASKS --reference=MASKS [--images=IMAGES] [--output=DIR] [--overlap=O]
 
 MASKS and IMAGES are folders, or patterns in which * is the name. The table has a row for each lesion; without --table
-it is printed. Levels of a mask are cut at --threshold, by default one half. Files with class indices need
+it is printed. Levels of a mask are cut at --threshold, by default 0.5. Files with class indices need
 --config.data.classes; maps that `predict` wrote for several classes do not. Areas and diameters are also in mm, and
 volumes in ml, if the mask, or the image of the same name in IMAGES, is a DICOM or NIfTI file that contains the spacing.
 The slices of a DICOM series are one volume. --smallest leaves out lesions of fewer than N pixels (of a volume: voxels).
 
-With --reference, lesions of the masks and of the reference are paired one to one by their overlap, intersection over
-union, of at least O (default 0.5). Found, missed and invented lesions are counted. DIR, by default agreement, gets
-agreement.csv, with a row for each lesion, and agreement.html, with Bland-Altman charts. Exit status 1: some files could
-not be read, or have no partner; the others are measured. Research use only.
+With --reference, lesions of the masks and of the reference are paired one to one if their intersection over union is at
+least O (default 0.5). Paired lesions are 'found', the others 'missed' (in the reference) or 'invented' (in the masks).
+DIR, by default agreement, gets agreement.csv, with a row for each lesion, and agreement.html, with Bland-Altman charts.
+Exit status 1: some files could not be read, or have no partner; the others are measured. Research use only.
 """
 
 import sys
@@ -41,7 +41,9 @@ def _main(argv):
             'smallest', 0, 'leave out lesions of fewer than this number of pixels', 0, flag_values=values
         )
         flags.DEFINE_float('threshold', 0.5, 'probability from which a pixel is lesion', 0, 1, flag_values=values)
-        flags.DEFINE_float('overlap', 0.5, 'with --reference: smallest overlap of a pair', 0, 1, flag_values=values)
+        flags.DEFINE_float(
+            'overlap', 0.5, 'with --reference: smallest intersection over union of a pair', 0, 1, flag_values=values
+        )
 
     config, _, values, _ = parse(argv, __doc__, define, config='default')
     if values.masks is None:

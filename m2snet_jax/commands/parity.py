@@ -2,12 +2,12 @@
 
 python -m m2snet_jax parity [--golden=DIR] [--weights=FILE] [--models=…] [--dtypes=…] [--json] [--html [--output=DIR]]
 
-From seeded weights and inputs the command computes logits, losses, gradients, running statistics and a few updates. It
-compares them with golden values, which are outputs of the released modules in float64, and prints the largest relative
-errors in float64, float32 and bfloat16. The error in float64 must not exceed the tolerance. The golden values are in
-tests/golden of a checkout of the repository. --weights names a PyTorch or safetensors file to use instead of the
-seeded weights; --models must then name one model, and --golden the folder of this file's golden values. --html also
-writes the tables to parity.html in the folder --output. Exit status 1: a tolerance is exceeded.
+From seeded weights and inputs the command computes logits, losses, gradients, running statistics and a few optimizer
+steps. It compares them with golden values, which are outputs of the released modules in float64, and prints the largest
+relative errors in float64, float32 and bfloat16. The error in float64 must not exceed the tolerance. The golden values
+are in tests/golden of a checkout of the repository. --weights names a PyTorch or safetensors file to use instead of the
+seeded weights; then also give one model with --models and its golden values with --golden. --html also writes the
+tables to parity.html in the folder --output. Exit status 1: a tolerance is exceeded.
 """
 
 import json

@@ -6,30 +6,31 @@ python -m m2snet_jax predict --model=RUN|FILE|PATTERN … --images=FOLDER|PATTER
     [--config=NAME] [--config.data.window=lung] [--tta=flips] [--uncertainty] [--calibrated]
 
 DIR/NAME.png is the map as the released program writes it: 8-bit probabilities at the network's size, then resized. For
-several classes the maps are NAME_1.png, NAME_2.png and so on. --raw writes the unquantised probabilities instead, as
-float32 NAME.npy or as 16-bit NAME.png. --overlay adds DIR/overlays/NAME.png, the image with the outline of the mask.
---threshold adds DIR/masks/NAME.png, 255 where the probability is at least T. Images are turned as their EXIF data say.
-In a PATTERN, * is the name: 'scans/*_scan.tif'. To resume an interrupted prediction, repeat the command. For a file of
-weights, --config defines the model and its size, by default M2SNet at 352 pixels. Exit status 1: some files could not
-be read; the others are predicted.
+several classes the maps are NAME_1.png, NAME_2.png and so on. Instead of 8-bit maps, --raw writes float32 maps
+NAME.npy, and --raw=png16 writes 16-bit maps NAME.png. --overlay adds DIR/overlays/NAME.png, the image with the outline
+of the mask at --threshold (default 0.5). --threshold adds DIR/masks/NAME.png, 255 where the probability is at least T.
+Images are turned as their EXIF data say. In a PATTERN, * is the name: 'scans/*_scan.tif'. To resume an interrupted
+prediction, repeat the command. For a file of weights, --config defines the model and its size, by default M2SNet at 352
+pixels. Exit status 1: some files could not be read; the others are predicted.
 
 With several models (--model repeated, or a pattern in quotes such as 'runs/fold*-seed*') the map is the mean of their
-probabilities. --tta=flips averages over the image and its flips. --uncertainty, with several models or flips, adds
-DIR/uncertainty/NAME.png, the entropy of the map (255: one bit), and DIR/uncertainty.csv. --calibrated uses the
-temperature that `calibrate` stored.
+probabilities. --uncertainty, with several models or flips, adds DIR/uncertainty/NAME.png, the entropy of the map (255:
+one bit), and DIR/uncertainty.csv.
 
---table writes a row for each lesion: its position, area, diameters, circularity and probability, in mm where the file
-has its spacing (see docs/measurement.md). --smallest leaves out lesions of fewer than N pixels (of a volume: voxels).
+--table writes a row for each lesion: its position, area, diameters, circularity and probability. Area and diameters are
+also in mm if the file has the spacing (see docs/measurement.md). --smallest leaves out lesions of fewer than N pixels
+(of a volume: voxels).
 
 A clip, e.g. clip.mp4, is predicted frame by frame: --frames=png (default) writes DIR/NAME/000000.png and so on,
---frames=clip the lossless DIR/NAME_maps.mkv; --threshold adds the masks in DIR/masks in the same form. --overlay adds
-DIR/overlays/NAME.mp4. --smooth=N averages the probabilities of the last N frames. The table has the number and the time
-of each frame. If the command is repeated, clips are predicted again (see docs/video.md).
+--frames=clip the lossless DIR/NAME_maps.mkv; --threshold adds the masks, DIR/masks/NAME/000000.png and so on or
+DIR/masks/NAME.mkv. --overlay adds DIR/overlays/NAME.mp4. --smooth=N averages the probabilities of the last N frames.
+The table has the number and the time of each frame. If the command is repeated, clips are predicted again (see
+docs/video.md).
 
 For a NIfTI volume, DIR/NAME.nii.gz is a mask on the grid of the volume, 1 where the probability is at least T (default
-0.5); --raw adds NAME_raw.nii.gz. For DICOM files, DIR/NAME_seg.dcm is one DICOM SEG for each series, named after the
-first file of the series. DICOM and NIfTI files of more than 8 bits need a window: that of the model or, if it has none,
---config.data.window. Research use only.
+0.5); --raw adds the float32 map, DIR/NAME_raw.nii.gz. For DICOM files, DIR/NAME_seg.dcm is one DICOM SEG for each
+series, named after the first file of the series. DICOM and NIfTI files of more than 8 bits need a window: that of the
+model or, if it has none, --config.data.window. Research use only.
 """
 
 import sys
@@ -51,7 +52,9 @@ def _main(argv):
         define_models(values)
         flags.DEFINE_multi_string('images', [], 'folder, file or pattern; several are allowed', flag_values=values)
         flags.DEFINE_string('output', None, 'folder for the maps', flag_values=values)
-        flags.DEFINE_enum('raw', None, ('npy', 'png16'), 'write probabilities before rounding', flag_values=values)
+        flags.DEFINE_enum(
+            'raw', None, ('npy', 'png16'), 'write float32 or 16-bit maps instead of 8-bit maps', flag_values=values
+        )
         flags.DEFINE_bool('overlay', False, 'also draw the outline of the mask on each image', flag_values=values)
         flags.DEFINE_float('threshold', None, 'also write masks, with this threshold', 0, 1, flag_values=values)
         flags.DEFINE_string('table', None, 'file for the findings, .csv or .json', flag_values=values)

@@ -1,9 +1,9 @@
-"""Writes the page of a run, report.html, again. The page is one file in the folder of the run.
+"""Writes the page of a run, report.html, again.
 
 python -m m2snet_jax report RUN …
 
 RUN is a folder that train or evaluate wrote. The page shows training curves, score tables with intervals and published
-results, the worst and best cases, scores by lesion size and by threshold, and calibration. If a model was scored, the
+scores, the worst and best cases, scores by lesion size and by threshold, and calibration. If a model was scored, the
 command also writes its model card, model_card.md.
 """
 

@@ -1,17 +1,16 @@
-"""Trains the variants of a study and compares their scores, with intervals.
+"""Trains several variants and seeds of a config and compares their scores, with intervals.
 
 python -m m2snet_jax study --config=configs/studies/NAME.py [--root=DATA] [--workdir=DIR] [--jobs=N]
     [--reference=FOLDER] [--config.key=value …]
 python -m m2snet_jax study --config=… --workdir=DIR --table          only the table of the finished runs
 
 A study file lists variants of a config with their seeds and folds, the most important first (see
-m2snet_jax/study/definition.py). The runs are trained one after the other, each in DIR/VARIANT/fold<F>-seed<S>, or
---jobs=N at a time, each on an equal part of the CPU's cores. To resume an interrupted study, repeat the command. Train
-with the same number of cores for each run: with another number the last bits of a loss may differ. `--config.key=value`
-changes a key of all variants. After each run the table is written to DIR/study.json and, with losses and published
-figures, to DIR/study.html. --reference names a folder with the scores of another program, one JSON file for each run:
-model, fold, seed, per_image {name: [Dice, IoU, MAE]} and, optionally, loss_per_epoch and seconds. Exit status 1: a run
-failed.
+m2snet_jax/study/definition.py). The runs are trained in DIR/VARIANT/fold<F>-seed<S> (without folds: seed<S>), one after
+the other, or N at a time with --jobs=N, each on an equal share of the cores. With another number of cores the last bits
+of a loss may differ. To resume an interrupted study, repeat the command. `--config.key=value` changes a key of all
+variants. After each run the table is written to DIR/study.json and, with losses and published scores, to
+DIR/study.html. --reference names a folder with the scores of another program, one JSON file for each run: model, fold,
+seed, per_image {name: [Dice, IoU, MAE]} and, optionally, loss_per_epoch and seconds. Exit status 1: a run failed.
 """
 
 import sys

@@ -1,6 +1,7 @@
 """Trains a model and scores it on the test sets, or resumes the run in its folder.
 
-python train.py --config=configs/NAME.py[:variant] [--workdir=DIR] [--root=DATA] [--config.key=value …]
+python train.py --config=configs/CONFIG.py[:VARIANT] [--workdir=DIR] [--root=DATA] [--config.key=value …]
+python -m m2snet_jax train …          the same
 
 On several hosts, run the same command on each, with a --workdir that all of them can access. On a cluster that jax
 recognises (TPU pod, SLURM, Kubernetes, Open MPI) the hosts find each other. Elsewhere set JAX_COORDINATOR_ADDRESS,
@@ -24,10 +25,10 @@ def main(argv: list[str]) -> int:
 
 def _main(argv):
     def define(values):
-        default = 'folder of the run; by default runs/CONFIG[-variant]'
+        default = 'folder of the run; by default runs/CONFIG or runs/CONFIG-VARIANT'
         flags.DEFINE_string('workdir', None, default, flag_values=values)
-        default = 'run as one of several processes; by default true on a cluster that jax recognises, or if '
-        default += 'JAX_NUM_PROCESSES is set'
+        default = 'run as one of several processes; default: on a cluster that jax recognises, or with the '
+        default += 'JAX_ variables above'
         flags.DEFINE_boolean('distributed', None, default, flag_values=values)
         default = 'compile the programs of the run into the cache of compiled programs, and end'
         flags.DEFINE_boolean('compile-only', False, default, flag_values=values)

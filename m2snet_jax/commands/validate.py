@@ -3,12 +3,12 @@
 python -m m2snet_jax validate --config=NAME [--root=DATA] [--json] [--output=DIR] [--config.key=value …]
 python -m m2snet_jax validate --root=FOLDER          a folder of your own, as configs/folder.py reads it
 
-Problems (exit status 1): unreadable or empty files, images without a mask, masks without an image, an image and a mask
-of different sizes, unknown mask values, errors in train.txt, test.txt or folds.csv, training masks that are all empty,
-and identical images that are in both training and test or have different labels. Warnings (exit status 0): counts that
-differ from the published ones, masks with levels between 0 and the highest that are no class indices, full or empty
-masks, and near-duplicates. --json prints all pairs of near-duplicates. If there are no problems, the data are also
-prepared for training.
+Problems (exit status 1): unreadable files (also of 0 bytes), images without a mask, masks without an image, an image
+and a mask of different sizes, unknown mask values, errors in train.txt, test.txt or folds.csv, no lesion in any
+training mask, and identical images that are in both training and test or have different labels. Warnings (exit status
+0): counts that differ from the published ones, masks with intermediate grey levels, masks without lesion (empty) or
+without background (full), and near-duplicates. --json prints all pairs of near-duplicates. If there are no problems,
+the data are also stored for training (docs/data.md).
 
 --output writes to DIR: validate.json, duplicates.html, which shows the pairs, and two lists for --config.data.exclude.
 near_duplicates.txt lists the training images that are in a group of near-duplicates with a test image. control.txt
