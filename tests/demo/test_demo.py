@@ -140,6 +140,7 @@ def write_text(path):
     return path
 
 
+@pytest.mark.slow
 def test_several_models_agree_or_not(model, image, tmp_path):
     config = load_config('quickstart', **{'model.encoder': 'res2net14', 'data.size': 48})
     other = write_model(tmp_path / 'other.safetensors', seed=1)

@@ -25,7 +25,9 @@ def small(kind=M2SNet, **kwargs):
 
 
 @pytest.mark.parametrize('kind', [pytest.param(MSNet, marks=pytest.mark.slow), M2SNet])
-@pytest.mark.parametrize('size', [(33, 33), (47, 64)])
+@pytest.mark.parametrize(
+    'size', [(33, 47), *(pytest.param(size, marks=pytest.mark.slow) for size in ((33, 33), (47, 64)))]
+)
 def test_every_size_from_33_up(kind, size):
     model, images = small(kind, classes=2), jnp.ones((2, *size, 3))
     logits = run(model, images)

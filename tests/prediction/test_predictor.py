@@ -27,12 +27,12 @@ from m2snet_jax.weights.checkpoint import Checkpoints
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
 
 SIZE = 40
-SMALL = {'model.encoder': 'res2net14', 'data.size': SIZE}
+SMALL = {'model.encoder': 'res2net14', 'model.columns': 2, 'data.size': SIZE}
 
 
 def small_model(classes=1, seed=0):
     """A model whose running statistics are not those it starts with."""
-    model = create_model('m2snet', 'res2net14', classes, seed=seed)
+    model = create_model('m2snet', 'res2net14', classes, seed=seed, columns=2)
     draw = np.random.default_rng(seed)
     moved = jax.tree.map(lambda leaf: leaf + draw.uniform(0, 0.1, leaf.shape), nnx.state(model, nnx.BatchStat))
     nnx.update(model, moved)

@@ -118,17 +118,18 @@ def test_no_two_files_share_a_name():
     assert [name for name, count in names.items() if count > 1 and name != '__init__.py'] == []
 
 
-@pytest.mark.parametrize('leaf', LEAVES)
-def test_without_a_leaf_room_the_rest_works(leaf, tmp_path):
-    """The room and the commands that use it are gone; every other module is imported, and a command runs."""
-    shutil.copytree(PACKAGE, tmp_path / 'm2snet_jax', ignore=shutil.ignore_patterns('__pycache__', leaf))
+@pytest.mark.parametrize('leaves', [LEAVES, *(pytest.param((leaf,), marks=pytest.mark.slow) for leaf in LEAVES)])
+def test_without_leaf_rooms_the_rest_works(leaves, tmp_path):
+    """Rooms and the commands that use them are gone; every other module is imported, and a command runs."""
+    shutil.copytree(PACKAGE, tmp_path / 'm2snet_jax', ignore=shutil.ignore_patterns('__pycache__', *leaves))
     shutil.copytree(PACKAGE.parent / 'configs', tmp_path / 'configs')
-    commands = [path for path in (tmp_path / 'm2snet_jax' / 'commands').glob('*.py') if uses(path, leaf)]
-    assert commands
-    for path in commands:
-        path.unlink()
+    for leaf in leaves:
+        commands = [path for path in (tmp_path / 'm2snet_jax' / 'commands').glob('*.py') if uses(path, leaf)]
+        assert commands
+        for path in commands:
+            path.unlink()
     left = sorted((tmp_path / 'm2snet_jax').rglob('*.py'))
-    assert not [path for path in left if leaf in path.relative_to(tmp_path).parts]
+    assert not [path for path in left if set(leaves) & set(path.relative_to(tmp_path).parts)]
     done = run_python(IMPORT_ALL.format(module_names(left, tmp_path)), tmp_path)
     assert done.returncode == 0, done.stderr
     done = run_python('from m2snet_jax.__main__ import main; main(["", "validate", "--config=nowhere"])', tmp_path)

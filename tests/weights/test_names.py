@@ -95,7 +95,9 @@ def test_lossnet_has_the_names_of_vgg16():
     assert shapes_of(without_values('lossnet')) == expected
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize(
+    'kind', [pytest.param(kind, marks=[pytest.mark.slow] if kind == 'res2net101' else []) for kind in KINDS]
+)
 def test_state_dict_of_load_state_dict_is_bit_for_bit_the_same(kind):
     """Every bit pattern that a float32 can have may stand in a file: random bits, so that NaNs are among them."""
     draw = np.random.default_rng(0)
