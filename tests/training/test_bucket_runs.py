@@ -128,6 +128,7 @@ def test_two_processes_killed_and_gone_on_with_one(moment, bucket, tmp_path):
     assert result(storage.local_path('gs://bucket/whole')) == result(disk / 'run')
     if moment == 'objects':  # the last object of a checkpoint never comes
         bucket.fault = lambda method, name: time.sleep(60) if name.endswith('/5/_CHECKPOINT_METADATA') else None
+    bucket.requests.clear()
     started = start('gs://bucket/run', 2, cloud)
     wanted = {
         'step': lambda: (
