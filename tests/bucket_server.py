@@ -20,7 +20,8 @@ class Server:
 
     Attributes:
         requests: (method, name of the object, or the path) of every request.
-        fault: function of (method, path) that returns None, a status, or 'drop' to close the connection half-way.
+        fault: function of (method, path), and again of (method, name of the object) once the body is read, that returns
+            None, a status, or, of a path, 'drop' to close the connection half-way.
     """
 
     def __init__(self):
@@ -46,6 +47,8 @@ class Server:
                 body = self.rfile.read(int(self.headers.get('Content-Length') or 0))
                 self.rfile, name = io.BytesIO(body), self.object_name(body)
                 outer.requests.append((self.command, name or self.path))
+                if fault is None and name:
+                    fault = outer.fault(self.command, name)
                 if fault is None:
                     fault = self.condition(name)
                 if fault is not None:
