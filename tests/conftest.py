@@ -46,6 +46,18 @@ def compiled_quickly():
         jax.config.update(option, False)
 
 
+@pytest.fixture(scope='module')
+def plain_encoder():
+    """Makes 'plain' the name of a small encoder, where the encoder is not the subject: it compiles in a few seconds."""
+    from tiny_models import Plain
+
+    from m2snet_jax.models.encoders import ENCODERS, Encoder
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENCODERS, 'plain', Encoder(Plain, Plain.channels, (4, 4, 8, 16, 32)))
+        yield
+
+
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
     """A server with the bucket `gs://bucket`, for this process and those that it starts."""

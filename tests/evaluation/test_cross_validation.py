@@ -14,7 +14,7 @@ from m2snet_jax.__main__ import main
 from m2snet_jax.data.datasets.phantoms import phantom
 from m2snet_jax.training.loop import train_and_evaluate
 
-pytestmark = pytest.mark.usefixtures('compiled_quickly')
+pytestmark = pytest.mark.usefixtures('compiled_quickly', 'plain_encoder')
 
 FOLDS, COUNT = 4, 12
 
@@ -24,7 +24,7 @@ def settings(root, fold, steps):
     own = {
         'data.name': 'folder', 'data.root': str(root), 'data.folds': FOLDS, 'data.fold': fold, 'data.validation': 2,
         'data.sizes': (48,), 'batch': 2, 'steps': steps, 'loss.lossnet': 0.0, 'log.images': 0, 'log.tensorboard': False,
-        'model.columns': 1,
+        'model.columns': 1, 'model.encoder': 'plain',
     }  # fmt: skip
     return load_config('quickstart', **{**tiny, **own})
 

@@ -11,9 +11,8 @@ from flax import nnx
 
 from m2snet_jax import InputError, M2SNet, MSNet
 from m2snet_jax.models.batch_norm import BatchNorm
-from m2snet_jax.models.encoders import ENCODERS, Encoder
 from m2snet_jax.models.folding import fold_batch_norms
-from m2snet_jax.models.layers import Conv, resize
+from m2snet_jax.models.layers import resize
 from m2snet_jax.weights import load_state_dict, state_dict
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
@@ -39,28 +38,9 @@ COVERING = [
 ]
 
 
-class Plain(nnx.Module):
-    """An encoder of one small convolution a level."""
-
-    channels = (64, 8, 8, 8, 8)
-
-    def __init__(self, name='plain', *, dtype, param_dtype, rngs):
-        module = {'dtype': dtype, 'param_dtype': param_dtype, 'rngs': rngs}
-        sizes = zip((3, *self.channels), self.channels, (4, 1, 2, 2, 2), strict=False)
-        self.convs = nnx.List([Conv(before, after, stride=stride, **module) for before, after, stride in sizes])
-
-    def __call__(self, x):
-        maps = []
-        for conv in self.convs:
-            x = nnx.relu(conv(x))
-            maps.append(x)
-        return maps
-
-
 @pytest.fixture(scope='module', autouse=True)
-def _plain():
-    with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
-        patch.setitem(ENCODERS, 'plain', Encoder(Plain, Plain.channels, (4, 4, 8, 16, 32)))
+def _float64(plain_encoder):
+    with jax.enable_x64(True):
         yield
 
 

@@ -14,14 +14,14 @@ from m2snet_jax.prediction.doubt import entropy, entropy_levels, mean_entropy
 from m2snet_jax.prediction.members import pairwise_dice
 from m2snet_jax.prediction.predictor import Predictor
 
-pytestmark = pytest.mark.usefixtures('compiled_quickly')
+pytestmark = pytest.mark.usefixtures('compiled_quickly', 'plain_encoder')
 
 SIZE = 40
-CONFIG = ['--config=quickstart', '--config.model.encoder=res2net14', '--config.data.size=48']
+CONFIG = ['--config=quickstart', '--config.model.encoder=plain', '--config.data.size=48']
 
 
 def model_of(seed, classes=1):
-    return create_model('m2snet', 'res2net14', classes, seed=seed)
+    return create_model('m2snet', 'plain', classes, seed=seed)
 
 
 def image_of(height, width, seed=0):
@@ -138,7 +138,7 @@ def test_pairwise_dice_by_hand():
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp('models')
     for seed in range(2):
-        write_model(folder / f'fold{seed}.safetensors', seed)
+        write_model(folder / f'fold{seed}.safetensors', seed, encoder='plain')
     Image.fromarray(image_of(37, 58)).save(folder / 'image.png')
     return folder
 
@@ -153,7 +153,7 @@ def test_the_command_writes_the_mean_its_entropy_and_a_table(files, tmp_path, ca
     pattern, flags = f'--model={files}/fold*.safetensors', ('--tta=flips', '--uncertainty', '--raw')
     assert predict(files, output, pattern, *flags) == 0
     models = [files / f'fold{seed}.safetensors' for seed in (1, 0)]
-    config = load_config('quickstart', **{'model.encoder': 'res2net14', 'data.size': 48})
+    config = load_config('quickstart', **{'model.encoder': 'plain', 'data.size': 48})
     predictor = load_model(models, config=config)
     predictor.flips = True
     expected = predictor(files / 'image.png')

@@ -23,7 +23,7 @@ from m2snet_jax.training.compiled_steps import CompiledSteps, run_length, sizes_
 from m2snet_jax.training.optimizer import build_optimizer
 from m2snet_jax.training.step import build_train_step, create_train_state
 
-pytestmark = pytest.mark.usefixtures('compiled_quickly')
+pytestmark = pytest.mark.usefixtures('compiled_quickly', 'plain_encoder')
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -62,7 +62,11 @@ def test_a_run_has_as_many_steps_as_its_epochs_unless_steps_is_set():
 )
 def test_a_step_from_shapes_is_the_step_of_the_arrays(changes):
     """Bit for bit, and nothing is compiled where it is called."""
-    config, mesh, count = load_config('quickstart', **{**TINY, 'data.sizes': (48,), **changes}), make_mesh(1), 10
+    config, mesh, count = (
+        load_config('quickstart', **{**TINY, 'data.sizes': (48,), 'model.encoder': 'plain', **changes}),
+        make_mesh(1),
+        10,
+    )
     lengths = run_length(count, config)
     optimizer = build_optimizer(config, *lengths)
     graph, state = create_train_state(build_model(config), optimizer, ema=config.ema is not None, mesh=mesh)

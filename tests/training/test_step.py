@@ -21,17 +21,17 @@ from m2snet_jax.training.logs import Logs, Progress
 from m2snet_jax.training.optimizer import sgd, triangular
 from m2snet_jax.training.step import create_train_state, make_train_step
 
-pytestmark = pytest.mark.usefixtures('compiled_quickly')
+pytestmark = pytest.mark.usefixtures('compiled_quickly', 'plain_encoder')
 
 
-def networks(dtype=jnp.float32, columns=5):
+def networks(dtype=jnp.float32, columns=5, encoder='res2net14'):
     precision = {'dtype': dtype, 'param_dtype': dtype}
-    model = M2SNet('res2net14', columns=columns, **precision, rngs=nnx.Rngs(0))
+    model = M2SNet(encoder, columns=columns, **precision, rngs=nnx.Rngs(0))
     return model, LossNet(size=32, **precision, rngs=nnx.Rngs(1))
 
 
-def start(with_lossnet=True, dtype=jnp.float32, columns=5, **options):
-    optimizer, (model, lossnet) = sgd(triangular(0.01, 4, 1)), networks(dtype, columns)
+def start(with_lossnet=True, dtype=jnp.float32, columns=5, encoder='res2net14', **options):
+    optimizer, (model, lossnet) = sgd(triangular(0.01, 4, 1)), networks(dtype, columns, encoder)
     graph, state = create_train_state(model, optimizer)
     lossnet_graph, lossnet_params = nnx.split(lossnet) if with_lossnet else (None, None)
     return make_train_step(graph, optimizer, lossnet_graph, **options), state, lossnet_params
@@ -44,7 +44,7 @@ def batch(size=48, images=4):
 
 
 def test_one_compilation_a_size_and_the_state_is_donated():
-    train_step, state, lossnet_params = start(columns=1)
+    train_step, state, lossnet_params = start(columns=1, encoder='plain')
     kept = jax.tree.map(np.asarray, lossnet_params)
     for size in (40, 48, 40, 48, 40):
         before = state

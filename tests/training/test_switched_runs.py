@@ -17,7 +17,7 @@ from m2snet_jax.training.optimizer import build_optimizer
 from m2snet_jax.training.step import create_train_state, make_train_step
 from m2snet_jax.weights.checkpoint import Checkpoints
 
-pytestmark = pytest.mark.usefixtures('compiled_quickly')
+pytestmark = pytest.mark.usefixtures('compiled_quickly', 'plain_encoder')
 
 ADAMW = {
     'optimizer.name': 'adamw', 'optimizer.schedule': 'cosine', 'optimizer.warmup': 1.0, 'optimizer.peak_lr': 3e-4,
@@ -55,7 +55,7 @@ def test_a_checkpoint_goes_on_bit_for_bit(tmp_path):
     switches = {'columns': 2, 'filters': (3,), 'operation': 'concatenate', 'add_level': True}
 
     def new(seed):
-        return create_train_state(M2SNet('res2net14', **switches, rngs=nnx.Rngs(seed)), optimizer)
+        return create_train_state(M2SNet('plain', **switches, rngs=nnx.Rngs(seed)), optimizer)
 
     graph, state = new(0)
     train_step = make_train_step(graph, optimizer)

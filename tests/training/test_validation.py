@@ -16,14 +16,14 @@ from m2snet_jax.storage import read_json_lines
 from m2snet_jax.training.validation import make_validate
 from m2snet_jax.weights import load_weights
 
-pytestmark = pytest.mark.usefixtures('compiled_quickly')
+pytestmark = pytest.mark.usefixtures('compiled_quickly', 'plain_encoder')
 
 SIZE = 48
 RUN = {
     'batch': 4,
     'epochs': 3,
     'model.name': 'msnet',
-    'model.encoder': 'res2net14',
+    'model.encoder': 'plain',
     'model.columns': 1,
     'loss.lossnet': 0.0,
     'optimizer.peak_lr': 0.02,
@@ -58,7 +58,7 @@ class Examples:
 
 def test_it_is_the_hard_dice_where_the_image_has_the_size_of_the_network():
     config, source = load_config('quickstart', **{**RUN, 'evaluate.batch': 3}), Examples(7)
-    graph, weights = split_model(M2SNet('res2net14', columns=1, rngs=nnx.Rngs(0)))
+    graph, weights = split_model(M2SNet('plain', columns=1, rngs=nnx.Rngs(0)))
     found = make_validate(graph, [source], config, make_mesh())(weights)
     from m2snet_jax.data.augment import test_example as prepared
 
@@ -94,7 +94,7 @@ def test_the_best_step_on_the_validation_split_is_scored_and_loaded(tmp_path, mo
     chosen, last = load_model(workdir), load_model(workdir / 'checkpoints' / '9')
     assert chosen.model_hash == summary['model_hash'] == load_model(workdir / 'checkpoints' / '6').model_hash
     assert chosen.model_hash != last.model_hash
-    model = load_weights(MSNet('res2net14', columns=1, rngs=nnx.Rngs(5)), workdir)
+    model = load_weights(MSNet('plain', columns=1, rngs=nnx.Rngs(5)), workdir)
     np.testing.assert_array_equal(model.output1.kernel[...], chosen.model.output1.kernel[...])
     assert 'nothing to do' not in capsys.readouterr().err
     train_and_evaluate(config, workdir)
