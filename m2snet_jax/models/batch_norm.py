@@ -27,9 +27,9 @@ def channel_sums(x: Float[Array, '*axes channels'], weights: Float[Array, '*axes
     """Sums `x`, times `weights`, over all axes but the channels, as a matrix product: more exact than a running sum."""
     if weights is not None and weights.shape[-1] != 1:
         x, weights = x * weights, None
-    flat = x.reshape(-1, x.shape[-1])
-    row = jnp.ones(len(flat), x.dtype) if weights is None else weights.reshape(-1)
-    return jnp.dot(row, flat, precision='highest')
+    row = jnp.ones(x.shape[:-1], x.dtype) if weights is None else weights[..., 0]
+    axes = tuple(range(x.ndim - 1))  # not reshaped to one axis, which makes a TPU copy the map
+    return lax.dot_general(row, x, ((axes, axes), ((), ())), precision='highest')
 
 
 def _moments(x: Float[Array, '*axes channels']) -> tuple[Channels, Channels]:
@@ -116,8 +116,11 @@ def _normalise_forward(x, scale, bias, shift, frozen_stats, stats_sharding):
         frozen, frozen_mean, frozen_var = frozen_stats
         rstd = jnp.where(frozen, lax.rsqrt(frozen_var + EPSILON), rstd)
         mean_offset = jnp.where(frozen, mean - frozen_mean, 0)
-    y = (x.astype(at_least_float32(x.dtype)) - mean + mean_offset) * rstd * scale + bias
-    return (y.astype(x.dtype), mean, var), (x, mean, batch_rstd, rstd, mean_offset, scale, frozen)
+    standardised, shared = (x.astype(at_least_float32(x.dtype)) - mean + mean_offset) * rstd, None
+    if standardised.shape[-1] == 1:  # kept as one channel: a TPU would subtract and multiply in all channels
+        shared = standardised = lax.optimization_barrier(standardised)
+    y = standardised * scale + bias
+    return (y.astype(x.dtype), mean, var), (x, shared, mean, batch_rstd, rstd, mean_offset, scale, frozen)
 
 
 def _normalise_backward(stats_sharding, residuals, cotangents):
@@ -125,15 +128,18 @@ def _normalise_backward(stats_sharding, residuals, cotangents):
     #   dbias = Σ dy    dscale = Σ dy · x̂    dx = scale · rstd · (dy − dbias / n − x̂ · dscale / n)
     # The last two terms of dx are the gradients through mean and variance, which frozen statistics do not have.
     # Of the maps this form reads only dy and x, which the convolution before the norm has in memory anyway.
-    x, mean, batch_rstd, rstd, mean_offset, scale, frozen = residuals
+    x, shared, mean, batch_rstd, rstd, mean_offset, scale, frozen = residuals
     wide = at_least_float32(x.dtype)
     dy, centred, n = cotangents[0].astype(wide), x.astype(wide) - mean, x.size // x.shape[-1]
 
     def sums(dy, centred):
         return channel_sums(dy), channel_sums(dy, centred)
 
-    dbias, dy_centred = _total(sums, (dy, centred), stats_sharding)
-    dscale = rstd * (dy_centred + mean_offset * dbias)
+    if shared is None:
+        dbias, dy_centred = _total(sums, (dy, centred), stats_sharding)
+        dscale = rstd * (dy_centred + mean_offset * dbias)
+    else:
+        dbias, dscale = _total(sums, (dy, shared), stats_sharding)
     factor = rstd * scale
     through_mean, through_var = (jnp.where(frozen, 0, factor * total) for total in (dbias, dscale))
     if x.shape[-1] == 1:  # one channel for C equal ones: their gradients add up

@@ -103,6 +103,9 @@ class SubtractionUnit(nnx.Module):
         for full_one in filters:
             with jax.named_scope(f'full_one_{full_one.size}'):
                 combined = join(combined, combine(full_one(coarse, frozen), full_one(fine, frozen)))
+        if not getattr(self.project.norm, 'use_running_average', True):  # a folded norm is gone
+            # Without the barrier a TPU combines the maps again for each product of the kernel's gradient.
+            combined = lax.optimization_barrier(combined)
         return self.project(combined)
 
 
