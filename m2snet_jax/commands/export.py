@@ -1,4 +1,4 @@
-"""Exports a trained model as one file, which takes images of any size and returns maps of the same size.
+"""Exports a trained model as one file: a program from images to maps of the same size, or only the weights.
 
 python -m m2snet_jax export --model=RUN|FILE|PATTERN … [--format=stablehlo|onnx|safetensors] [--output=FILE]
     [--images=FOLDER|FILE …] [--tolerance=T] [--config=NAME]

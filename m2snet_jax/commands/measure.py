@@ -5,7 +5,7 @@ python -m m2snet_jax measure --masks=MASKS [--images=IMAGES] [--table=FILE.csv|F
 python -m m2snet_jax measure --masks=MASKS --reference=MASKS [--images=IMAGES] [--output=DIR] [--overlap=O]
 
 MASKS and IMAGES are folders, or patterns in which * is the name. The table has a row for each lesion; without --table
-it is printed. Levels of a mask are cut at --threshold, by default 0.5. Files with class indices need
+and --reference it is printed. Levels of a mask are cut at --threshold, by default 0.5. Files with class indices need
 --config.data.classes; maps that `predict` wrote for several classes do not. Areas and diameters are also in mm, and
 volumes in ml, if the mask, or the image of the same name in IMAGES, is a DICOM or NIfTI file that contains the spacing.
 The slices of a DICOM series are one volume. --smallest leaves out lesions of fewer than N pixels (of a volume: voxels).

@@ -9,7 +9,7 @@ DIR/NAME.png is the map as the released program writes it: 8-bit probabilities a
 several classes the maps are NAME_1.png, NAME_2.png and so on. Instead of 8-bit maps, --raw writes float32 maps
 NAME.npy, and --raw=png16 writes 16-bit maps NAME.png. --overlay adds DIR/overlays/NAME.png, the image with the outline
 of the mask at --threshold (default 0.5). --threshold adds DIR/masks/NAME.png, 255 where the probability is at least T.
-Images are turned as their EXIF data say. In a PATTERN, * is the name: 'scans/*_scan.tif'. To resume an interrupted
+Images are turned as their EXIF data say. In --images, * is the name: 'scans/*_scan.tif'. To resume an interrupted
 prediction, repeat the command. For a file of weights, --config defines the model and its size, by default M2SNet at 352
 pixels. Exit status 1: some files could not be read; the others are predicted.
 

@@ -9,8 +9,8 @@ m2snet_jax/study/definition.py). The runs are trained in DIR/VARIANT/fold<F>-see
 the other, or N at a time with --jobs=N, each on an equal share of the cores. With another number of cores the last bits
 of a loss may differ. To resume an interrupted study, repeat the command. `--config.key=value` changes a key of all
 variants. After each run the table is written to DIR/study.json and, with losses and published scores, to
-DIR/study.html. --reference names a folder with the scores of another program, one JSON file for each run: model, fold,
-seed, per_image {name: [Dice, IoU, MAE]} and, optionally, loss_per_epoch and seconds. Exit status 1: a run failed.
+DIR/study.html. --reference names a folder with the scores of another program, one JSON file for each run: model, seed,
+per_image {name: [Dice, IoU, MAE]} and, optionally, fold, loss_per_epoch and seconds. Exit status 1: a run failed.
 """
 
 import sys

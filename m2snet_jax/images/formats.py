@@ -4,23 +4,23 @@
 |---|---|---|---|---|
 | 1 bit | 0 and 255 | 0 and 255 | 0 and 255 | |
 | grey of 2, 4 or 8 bits | levels | levels | levels | |
-| more bits, nothing above 255 | levels of 8 bits | levels or class indices | levels of 8 bits | images, maps: a note |
+| above 8 bits, values to 255 | levels of 8 bits | levels or class indices | levels of 8 bits | images, maps: a note |
 | 16 bits, nothing above 2ⁿ−1 | 2ⁿ−1 is white | two levels, or refused | 65535 is white | images: a note |
-| 16 bits | 65535 is white | 65535 is white | 65535 is white | maps: a note |
+| 16 bits | 65535 is white | 65535 is white | 65535 is white | |
 | floats, 0 to 1 | 1 is white | 1 is white | 1 is white | images, maps: a note |
 | negative, NaN, above 65535 | refused without `data.window` | refused | refused | |
 | colour | RGB | `data.colors` | luma | masks: the colours found; maps: a note |
 | black and one colour | RGB | 0 and 255 | 0 and 255 | a note |
-| 0 and one other level | levels | 0 and 255 | 0 and 255 | a note, unless 0 and 255 |
+| 0 and one other level | levels | 0 and 255 | 0 and 255 | a note, unless 255 (masks: or 1) |
 | palette of greys | its greys | its greys | its greys | |
 | palette of colours | its colours | class indices | 0 and 255, or luma | luma: a note |
 | alpha | ignored | ignored; if the colour is constant, alpha is the mask | as of a mask | a note, if alpha is used |
 | file says that 0 is white | inverted | inverted; refused for class indices | inverted | |
 | colour tagged as grey | RGB | as colour | as colour | |
-| turned by EXIF | upright | upright | upright | a warning, where the mask is not turned |
+| turned by EXIF | upright | upright | upright | a warning, if only one of image and mask is turned |
 | several pages or frames | refused | refused | refused | |
 | DICOM, NIfTI | above 8 bits: needs `data.window` | stored numbers | stored numbers | |
-| `.npy` | as above, by its type | as above | as above; [H, W, C] of several classes | |
+| `.npy` | as above, by its type | as above | as above; [H, W, C] of several classes | not in datasets |
 
 Decisions that only a whole set can tell (which value is white, whether there is one level or one colour) are in its
 Reading (see reading.py and decisions.py). A file may hold several images, a volume's slices or frames: the address of

@@ -53,7 +53,7 @@ ALPHA = np.dstack([np.zeros_like(COLOUR), GREY])
 ROWS = {
     '1 bit': ('.png', image(BITS), rgb(BINARY), BINARY, BINARY, '', '', ''),
     'grey of 2, 4 or 8 bits': ('.png', image(GREY), rgb(GREY), GREY, GREY, '', '', ''),
-    'more bits, nothing above 255': (
+    'above 8 bits, values to 255': (
         *('.tif', image(GREY.astype(np.int32)), rgb(GREY), GREY, GREY),
         *('nothing above 255', '', 'nothing above 255'),
     ),

@@ -76,6 +76,7 @@ def test_lossnet_is_zero_for_equal_map_and_mask_and_has_no_gradient_of_the_mask(
 
 
 @pytest.mark.usefixtures('compiled_quickly')
+@pytest.mark.slow
 def test_lossnet_in_bfloat16_is_that_of_float32_to_rounding():
     """It resizes before it normalises then; a mask at another size than LossNet's shows the difference."""
     generator = np.random.default_rng(0)

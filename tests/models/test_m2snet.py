@@ -58,6 +58,7 @@ def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32():
     assert 0 < np.abs(logits - exact).max() < 0.1 * np.abs(exact).max()
 
 
+@pytest.mark.slow
 def test_full_one_filters_cost_next_to_nothing():
     """The compiler's own count for the whole networks at 256×256 (as released: 17.5 against 8.9 GMAC)."""
 

@@ -78,6 +78,7 @@ def test_from_a_file_to_ours_and_back(source, arrays, tmp_path, capsys):
     check_config(predictor.config)
 
 
+@pytest.mark.slow
 def test_from_a_file_to_a_file_with_the_classifier(source, arrays, tmp_path, capsys):
     assert convert(source, tmp_path / 'a.safetensors', *SMALL, '--classifier') == 0
     written = load_file(tmp_path / 'a.safetensors')
