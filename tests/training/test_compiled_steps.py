@@ -62,11 +62,8 @@ def test_a_run_has_as_many_steps_as_its_epochs_unless_steps_is_set():
 )
 def test_a_step_from_shapes_is_the_step_of_the_arrays(changes):
     """Bit for bit, and nothing is compiled where it is called."""
-    config, mesh, count = (
-        load_config('quickstart', **{**TINY, 'data.sizes': (48,), 'model.encoder': 'plain', **changes}),
-        make_mesh(1),
-        10,
-    )
+    config = load_config('quickstart', **{**TINY, 'data.sizes': (48,), 'model.encoder': 'plain', **changes})
+    mesh, count = make_mesh(1), 10
     lengths = run_length(count, config)
     optimizer = build_optimizer(config, *lengths)
     graph, state = create_train_state(build_model(config), optimizer, ema=config.ema is not None, mesh=mesh)

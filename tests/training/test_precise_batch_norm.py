@@ -35,7 +35,7 @@ def test_statistics_are_plain_means(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('columns', 'calls_a_pass'), [(5, 20), (3, 14)])
+@pytest.mark.parametrize(('columns', 'calls_a_pass'), [(5, 20), (3, 14), (2, 8)])
 def test_shared_norms_are_measured_over_all_their_calls_and_frozen_for_the_others(columns, calls_a_pass, monkeypatch):
     model = M2SNet('res2net14', columns=columns, rngs=nnx.Rngs(0))
     after = with_precise_statistics(model)
