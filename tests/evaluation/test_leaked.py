@@ -1,7 +1,6 @@
 """Test images near training images, compared with the others."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ from scipy import stats
 from study_files import study_of, variants, write_run
 
 from m2snet_jax.__main__ import main
-from m2snet_jax.evaluation.leaked import compare_leaked
 from m2snet_jax.metrics.seeds import groups_and_seeds
 from m2snet_jax.metrics.statistics import bootstrap_mean
 
@@ -86,27 +84,3 @@ def test_reports_of_other_data_are_one_line(tmp_path, capsys, pairs, words):
     assert 'not a validate.json' in capsys.readouterr().err
     assert main(['m2snet_jax', 'compare', f'--leaks={report}']) == 2
     assert 'takes one run or several' in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ('row', 'files'),
-    [
-        ("PraNet, the authors' published maps | 1", ['pranet_published_maps']),
-        ('MSNet, released program, 128 pixels | 1', ['msnet_seed0']),
-        ('M²SNet, released program, 128 pixels | 2', ['m2snet_seed0', 'm2snet_seed1']),
-    ],
-)
-def test_the_table_of_the_page_on_reproduction_is_that_of_the_stored_scores(row, files):
-    docs = Path(__file__).parents[2] / 'docs'
-    folder = docs / 'reproduction'
-    runs = [str(folder / 'polyp_released' / f'{name}.json') for name in files]
-    found = compare_leaked(runs, folder / 'polyp_near.json')['CVC-ClinicDB']['hard/Dice']
-    assert found['images'] == [17, 45]
-
-    def figure(value, sign=''):
-        return f'{value:{sign}.3f}'.replace('0.', '.').replace('-', '−')
-
-    cells = [figure(found['near']), figure(found['others'])]
-    low, high = figure(found['low'], '+'), figure(found['high'], '+')
-    line = f'| {row} | {" | ".join(cells)} | {figure(found["difference"], "+")} ({low} … {high}) |'
-    assert line in (docs / 'reproduction.md').read_text(encoding='utf-8')

@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -320,59 +318,3 @@ def test_the_interval_covers_the_truth_in_19_of_20_studies_or_more(seeds, paired
         found = seeds_and_images(*runs, paired=paired, resamples=200, seed=number)
         held += found['low'] <= 0 <= found['high']
     assert held / studies >= 0.93  # two standard errors of 300 draws below 0.955
-
-
-def test_the_tables_of_the_page_on_reproduction_are_those_of_the_stored_scores(tmp_path):
-    docs = Path(__file__).parents[2] / 'docs'
-    page = (docs / 'reproduction.md').read_text(encoding='utf-8')
-    shutil.copytree(docs / 'reproduction' / 'busi', tmp_path / 'busi')
-    folders = [f'--workdir={tmp_path / "busi"}', f'--reference={docs / "reproduction" / "busi_released"}']
-    assert main(['m2snet_jax', 'study', '--config=busi', *folders, '--table']) == 0
-    table = json.loads((tmp_path / 'busi' / 'study.json').read_text())
-    test_set = table['test_sets']['test']
-    means = {row['name']: row['scores'] for row in test_set['rows']}
-    differences = {(row['name'], row['against']): row['scores'] for row in test_set['differences']}
-
-    def figure(value, sign=''):
-        return f'{value:{sign}.3f}'.replace('0.', '.').replace('-', '−')
-
-    def means_of(name, scores=('Dice', 'IoU', 'MAE')):
-        found = [means[name][f'hard/{score}'] for score in scores]
-        seeds = ', '.join(map(figure, found[0]['seeds'].values()))
-        return ' | '.join([seeds, *(f'{figure(one["mean"])} ± {figure(one["deviation"])}' for one in found)])
-
-    def difference_of(name, against, scores=('Dice', 'IoU')):
-        found = [differences[name, against][f'hard/{score}'] for score in scores]
-        return ' | '.join(
-            f'{figure(one["difference"], "+")} ({figure(one["low"], "+")} … {figure(one["high"], "+")})'
-            for one in found
-        )
-
-    all_three = ('Dice', 'IoU', 'MAE')
-    for row in (
-        f'| here | 4 | {means_of("m2snet")} |',
-        f'| released program | 4 | {means_of("reference m2snet")} |',
-        f'| difference (95 % interval) |  |  | {difference_of("m2snet", "reference m2snet", all_three)} |',
-        f'| `no_near_duplicates` | 2 | {means_of("no_near_duplicates", all_three[:2])} |',
-        f'| `control` | 2 | {means_of("control", all_three[:2])} |',
-        f'| difference (95 % interval) |  |  | {difference_of("no_near_duplicates", "control")} |',
-        f'| MSNet here | 4 | {means_of("msnet")} |',
-        f'| released program | 4 | {means_of("reference msnet")} |',
-        f'| difference (95 % interval) |  |  | {difference_of("msnet", "reference msnet", all_three)} |',
-        f'| MSNet − M²SNet, here |  |  | {difference_of("msnet", "m2snet")} |',
-        f'| statistics as trained | {means_of("m2snet")} |',
-        f'| measured again | {means_of("precise_batch_norm")} |',
-        f'| difference (95 % interval) |  | {difference_of("precise_batch_norm", "m2snet")} |',
-    ):
-        assert row in page, row
-    losses = {name: [figure(curve[-1]) for curve in runs.values() if curve] for name, runs in table['losses'].items()}
-    here, released = losses['m2snet'], losses['reference m2snet']
-    for listed in (f'{", ".join(one[:-1])} and {one[-1]}' for one in (here, released)):
-        assert listed in ' '.join(page.split()), listed
-    free = {
-        row['name']: row['scores']['lesion_free/false_positive_share'] for row in table['test_sets']['normal']['rows']
-    }
-    m2snet, msnet = (
-        f'{one["mean"]:.0%} ± {one["deviation"]:.0%}'.replace('%', '') for one in map(free.get, ('m2snet', 'msnet'))
-    )
-    assert f'M²SNet marks pixels in {m2snet} % of the 133 normal images, MSNet in {msnet} %' in page

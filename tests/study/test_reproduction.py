@@ -1,0 +1,107 @@
+"""Every number in the tables of the page on reproduction is that of the stored losses and scores."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from m2snet_jax.__main__ import main
+from m2snet_jax.evaluation.leaked import compare_leaked
+
+PAGE = Path(__file__).parents[2] / 'docs' / 'reproduction.md'
+STORED = PAGE.with_suffix('')
+SCORES = ('Dice', 'IoU', 'MAE')
+POLYP_SETS = ('Kvasir', 'CVC-ClinicDB', 'CVC-ColonDB', 'CVC-300')
+
+
+def figure(value, sign=''):
+    return f'{value:{sign}.3f}'.replace('0.', '.').replace('-', '−')
+
+
+def stored_table(name, tmp_path):
+    """The JSON that the command of the page writes for a stored study."""
+    shutil.copytree(STORED / name, tmp_path / name)
+    folders = [f'--workdir={tmp_path / name}', f'--reference={STORED / f"{name}_released"}']
+    assert main(['m2snet_jax', 'study', f'--config={name}', *folders, '--table']) == 0
+    return json.loads((tmp_path / name / 'study.json').read_text())
+
+
+def means_of(table, name, places):
+    """Cells with the mean and deviation over seeds, of (test set, score) after (test set, score)."""
+    cells = []
+    for test_set, score in places:
+        rows = {row['name']: row['scores'] for row in table['test_sets'][test_set]['rows']}
+        one = rows[name][f'hard/{score}']
+        deviation = '' if len(one['seeds']) == 1 else f' ± {figure(one["deviation"])}'
+        cells.append(figure(one['mean']) + deviation)
+    return ' | '.join(cells)
+
+
+def difference_of(table, name, against, places):
+    cells = []
+    for test_set, score in places:
+        rows = {(row['name'], row['against']): row['scores'] for row in table['test_sets'][test_set]['differences']}
+        one = rows[name, against][f'hard/{score}']
+        low, high = figure(one['low'], '+'), figure(one['high'], '+')
+        cells.append(f'{figure(one["difference"], "+")} ({low} … {high})')
+    return ' | '.join(cells)
+
+
+def test_breast_tumours(tmp_path):
+    page = PAGE.read_text(encoding='utf-8')
+    table = stored_table('busi', tmp_path)
+    three = [('test', score) for score in SCORES]
+    two = three[:2]
+
+    def seeds_and_means(name, places=three):
+        rows = {row['name']: row['scores'] for row in table['test_sets']['test']['rows']}
+        return f'{", ".join(map(figure, rows[name]["hard/Dice"]["seeds"].values()))} | {means_of(table, name, places)}'
+
+    def difference(name, against, places=two):
+        return difference_of(table, name, against, places)
+
+    for row in (
+        f'| here | 4 | {seeds_and_means("m2snet")} |',
+        f'| released program | 4 | {seeds_and_means("reference m2snet")} |',
+        f'| difference (95 % interval) |  |  | {difference("m2snet", "reference m2snet", three)} |',
+        f'| `no_near_duplicates` | 2 | {seeds_and_means("no_near_duplicates", two)} |',
+        f'| `control` | 2 | {seeds_and_means("control", two)} |',
+        f'| difference (95 % interval) |  |  | {difference("no_near_duplicates", "control")} |',
+        f'| MSNet here | 4 | {seeds_and_means("msnet")} |',
+        f'| released program | 4 | {seeds_and_means("reference msnet")} |',
+        f'| difference (95 % interval) |  |  | {difference("msnet", "reference msnet", three)} |',
+        f'| MSNet − M²SNet, here |  |  | {difference("msnet", "m2snet")} |',
+        f'| statistics as trained | {seeds_and_means("m2snet")} |',
+        f'| measured again | {seeds_and_means("precise_batch_norm")} |',
+        f'| difference (95 % interval) |  | {difference("precise_batch_norm", "m2snet")} |',
+    ):
+        assert row in page, row
+    losses = {name: [figure(curve[-1]) for curve in runs.values() if curve] for name, runs in table['losses'].items()}
+    here, released = losses['m2snet'], losses['reference m2snet']
+    for listed in (f'{", ".join(one[:-1])} and {one[-1]}' for one in (here, released)):
+        assert listed in ' '.join(page.split()), listed
+    free = {
+        row['name']: row['scores']['lesion_free/false_positive_share'] for row in table['test_sets']['normal']['rows']
+    }
+    m2snet, msnet = (
+        f'{one["mean"]:.0%} ± {one["deviation"]:.0%}'.replace('%', '') for one in map(free.get, ('m2snet', 'msnet'))
+    )
+    assert f'M²SNet marks pixels in {m2snet} % of the 133 normal images, MSNet in {msnet} %' in page
+
+
+@pytest.mark.parametrize(
+    ('row', 'files'),
+    [
+        ("PraNet, the authors' published maps | 1", ['pranet_published_maps']),
+        ('MSNet, released program, 128 pixels | 1', ['msnet_seed0']),
+        ('M²SNet, released program, 128 pixels | 2', ['m2snet_seed0', 'm2snet_seed1']),
+    ],
+)
+def test_leaks_in_the_polyp_sets(row, files):
+    runs = [str(STORED / 'polyp_released' / f'{name}.json') for name in files]
+    found = compare_leaked(runs, STORED / 'polyp_near.json')['CVC-ClinicDB']['hard/Dice']
+    assert found['images'] == [17, 45]
+    low, high = figure(found['low'], '+'), figure(found['high'], '+')
+    cells = f'{figure(found["near"])} | {figure(found["others"])} | {figure(found["difference"], "+")} ({low} … {high})'
+    assert f'| {row} | {cells} |' in PAGE.read_text(encoding='utf-8')
