@@ -11,6 +11,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from m2snet_jax.models.packing import NOT_PACKED, Packing
 from m2snet_jax.models.scopes import scoped
 
 EPSILON = 1e-5
@@ -32,12 +33,12 @@ def channel_sums(x: Float[Array, '*axes channels'], weights: Float[Array, '*axes
     return lax.dot_general(row, x, ((axes, axes), ((), ())), precision='highest')
 
 
-def _moments(x: Float[Array, '*axes channels']) -> tuple[Channels, Channels]:
+def _moments(x: Float[Array, '*axes channels'], packing: Packing) -> tuple[Channels, Channels]:
     """Returns mean and biased variance over all axes but the channels."""
-    count = x.size // x.shape[-1]
-    mean = channel_sums(x) / count
-    centred = x - mean
-    return mean, channel_sums(centred, centred) / count
+    count = packing.count(x)
+    mean = packing.total(channel_sums(x)) / count
+    centred = x - packing.spread(mean)
+    return mean, packing.total(channel_sums(centred, centred)) / count
 
 
 def _per_device(function, arrays, stats_sharding):
@@ -55,6 +56,7 @@ def moments_about(
     shift: Channels,
     x: Float[Array, 'batch height width channels'],
     stats_sharding: jax.sharding.NamedSharding | None = None,
+    packing: Packing = NOT_PACKED,
 ) -> tuple[Channels, Channels]:
     """Returns mean and biased variance of a batch, of at least float32, from sums about any `shift`.
 
@@ -63,15 +65,15 @@ def moments_about(
     """
 
     def sums(shifted):
-        return shifted.sum((0, 1, 2)), (shifted * shifted).sum((0, 1, 2))
+        return packing.total(shifted.sum((0, 1, 2))), packing.total((shifted * shifted).sum((0, 1, 2)))
 
-    total, squares = _total(sums, (x - shift,), stats_sharding)
-    count = x.size // x.shape[-1]
+    total, squares = _total(sums, (x - packing.spread(shift),), stats_sharding)
+    count = packing.count(x)
     offset = total / count
     return shift + offset, jnp.maximum(squares / count - offset**2, 0)
 
 
-def _batch_moments(x, shift, stats_sharding):
+def _batch_moments(x, shift, stats_sharding, packing):
     """Returns mean and biased variance of a batch that may be split over devices.
 
     A map that is narrower than its statistics (bfloat16) is read once, by `moments_about` the running mean. While that
@@ -81,59 +83,62 @@ def _batch_moments(x, shift, stats_sharding):
     """
     wide = x.astype(at_least_float32(x.dtype))
     if x.dtype != wide.dtype:
-        return moments_about(shift, wide, stats_sharding)
+        return moments_about(shift, wide, stats_sharding, packing)
+    moments = functools.partial(_moments, packing=packing)
     if stats_sharding is None:
-        return _moments(x)
-    means, variances = jnp.moveaxis(_per_device(_moments, (x,), stats_sharding), 1, 0)
+        return moments(x)
+    means, variances = jnp.moveaxis(_per_device(moments, (x,), stats_sharding), 1, 0)
     mean = means.mean(0)
     return mean, (variances + (means - mean) ** 2).mean(0)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def normalise(
-    x: Float[Array, 'batch height width #channels'],
+    x: Float[Array, 'batch height width lanes'],
     scale: Channels,
     bias: Channels,
     shift: Channels,
     frozen_stats: tuple[ArrayLike, Channels, Channels] | None = None,
     stats_sharding: jax.sharding.NamedSharding | None = None,
-) -> tuple[Float[Array, 'batch height width channels'], Channels, Channels]:
+    packing: Packing = NOT_PACKED,
+) -> tuple[Float[Array, 'batch height width lanes'], Channels, Channels]:
     """Returns y = (x − mean) / √(var + ε) · scale + bias, and the mean and biased variance of the batch.
 
     y has the dtype of `x`; everything else is computed in at least float32. Mean and variance have no gradient. A
     single channel of `x` is treated as equal channels. `shift` is an estimate of the mean that is known before `x` is.
     `frozen_stats` is (frozen, mean, var), the statistics to normalise by where `frozen`, a traced bool, is true;
-    without it those of the batch are used. `stats_sharding` is that of `BatchNorm`.
+    without it those of the batch are used. `stats_sharding` is that of `BatchNorm`, `packing` that of `x`.
     """
-    return _normalise_forward(x, scale, bias, shift, frozen_stats, stats_sharding)[0]
+    return _normalise_forward(x, scale, bias, shift, frozen_stats, stats_sharding, packing)[0]
 
 
-def _normalise_forward(x, scale, bias, shift, frozen_stats, stats_sharding):
-    mean, var = _batch_moments(x, shift, stats_sharding)
+def _normalise_forward(x, scale, bias, shift, frozen_stats, stats_sharding, packing):
+    mean, var = _batch_moments(x, shift, stats_sharding, packing)
     batch_rstd = rstd = lax.rsqrt(var + EPSILON)
     mean_offset, frozen = jnp.zeros_like(mean), False
     if frozen_stats is not None:  # selected, not branched over: XLA does not fuse across a branch
         frozen, frozen_mean, frozen_var = frozen_stats
         rstd = jnp.where(frozen, lax.rsqrt(frozen_var + EPSILON), rstd)
         mean_offset = jnp.where(frozen, mean - frozen_mean, 0)
-    standardised, shared = (x.astype(at_least_float32(x.dtype)) - mean + mean_offset) * rstd, None
+    spread, shared = packing.spread, None
+    standardised = (x.astype(at_least_float32(x.dtype)) - spread(mean) + spread(mean_offset)) * spread(rstd)
     if standardised.shape[-1] == 1:  # kept as one channel: a TPU would subtract and multiply in all channels
         shared = standardised = lax.optimization_barrier(standardised)
-    y = standardised * scale + bias
+    y = standardised * spread(scale) + spread(bias)
     return (y.astype(x.dtype), mean, var), (x, shared, mean, batch_rstd, rstd, mean_offset, scale, frozen)
 
 
-def _normalise_backward(stats_sharding, residuals, cotangents):
+def _normalise_backward(stats_sharding, packing, residuals, cotangents):
     # With x̂ = (x − mean) · rstd, rstd = 1/√(var + ε), over n values a channel:
     #   dbias = Σ dy    dscale = Σ dy · x̂    dx = scale · rstd · (dy − dbias / n − x̂ · dscale / n)
     # The last two terms of dx are the gradients through mean and variance, which frozen statistics do not have.
     # Of the maps this form reads only dy and x, which the convolution before the norm has in memory anyway.
     x, shared, mean, batch_rstd, rstd, mean_offset, scale, frozen = residuals
-    wide = at_least_float32(x.dtype)
-    dy, centred, n = cotangents[0].astype(wide), x.astype(wide) - mean, x.size // x.shape[-1]
+    wide, spread, n = at_least_float32(x.dtype), packing.spread, packing.count(x)
+    dy, centred = cotangents[0].astype(wide), x.astype(wide) - spread(mean)
 
     def sums(dy, centred):
-        return channel_sums(dy), channel_sums(dy, centred)
+        return packing.total(channel_sums(dy)), packing.total(channel_sums(dy, centred))
 
     if shared is None:
         dbias, dy_centred = _total(sums, (dy, centred), stats_sharding)
@@ -146,8 +151,8 @@ def _normalise_backward(stats_sharding, residuals, cotangents):
         dx = jnp.dot(dy, factor[:, None], precision='highest')
         through_mean, through_var = through_mean.sum(-1), through_var.sum(-1)
     else:
-        dx = dy * factor
-    dx -= (through_mean + centred * (batch_rstd * through_var)) / n
+        dx = dy * spread(factor)
+    dx -= (spread(through_mean) + centred * spread(batch_rstd * through_var)) / n
     return dx.astype(x.dtype), dscale, dbias, None, None
 
 
@@ -179,18 +184,27 @@ class BatchNorm(nnx.Module):
 
     @scoped
     def __call__(
-        self, x: Float[Array, 'batch height width #channels'], frozen: ArrayLike | None = None
-    ) -> Float[Array, 'batch height width channels']:
-        """Normalises `x`; `frozen`, a bool that may be traced, makes training use and keep the running statistics."""
+        self,
+        x: Float[Array, 'batch height width lanes'],
+        frozen: ArrayLike | None = None,
+        packing: Packing = NOT_PACKED,
+    ) -> Float[Array, 'batch height width lanes']:
+        """Normalises `x`, whose channels may be packed.
+
+        `frozen`, a bool that may be traced, makes training use and keep the running statistics.
+        """
         if self.use_running_average:
-            wide = x.astype(at_least_float32(x.dtype))
-            y = (wide - self.mean[...]) * (self.scale[...] * lax.rsqrt(self.var[...] + EPSILON)) + self.bias[...]
+            wide, spread = x.astype(at_least_float32(x.dtype)), packing.spread
+            factor = spread(self.scale[...] * lax.rsqrt(self.var[...] + EPSILON))
+            y = (wide - spread(self.mean[...])) * factor + spread(self.bias[...])
         else:
             frozen_stats = None if frozen is None else (frozen, self.mean[...], self.var[...])
             shift = self.mean[...][: x.shape[-1]]  # one channel for C equal ones
-            found: Any = normalise(x, self.scale[...], self.bias[...], shift, frozen_stats, self.stats_sharding)
+            found: Any = normalise(
+                x, self.scale[...], self.bias[...], shift, frozen_stats, self.stats_sharding, packing
+            )
             y, mean, var = found
-            self._update_statistics(mean, var, x.size // x.shape[-1], frozen)
+            self._update_statistics(mean, var, packing.count(x), frozen)
         return y.astype(x.dtype)
 
     def _update_statistics(self, mean, var, count, frozen):

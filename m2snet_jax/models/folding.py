@@ -12,6 +12,7 @@ from m2snet_jax.models.encoders.res2net import Block, Res2Net
 from m2snet_jax.models.encoders.resnet import Bottleneck, ResNet
 from m2snet_jax.models.layers import ConvBatchNormRelu
 from m2snet_jax.models.m2snet import MSNet
+from m2snet_jax.models.packing import NOT_PACKED, Packing
 
 Model = TypeVar('Model', bound=MSNet)
 
@@ -19,7 +20,7 @@ Model = TypeVar('Model', bound=MSNet)
 class Identity(nnx.Module):
     """Replaces a batch norm that was folded: returns its input."""
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, packing: Packing = NOT_PACKED) -> Array:
         return x
 
 

@@ -29,37 +29,38 @@ INPUT = np.array(
 KERNEL = np.array(((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))) / 24
 OUTPUT = np.array(((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)))
 WINOGRAD_CHANNELS = 128  # with fewer, the sums around the products cost more than the products saved
+ONES = (1, 1)  # strides along the columns and along the rows
 Maps = Float[Array, 'batch height width channels']
 Kernel = Float[Array, 'size size in out']
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def convolve(x: Maps, kernel: Kernel, stride: int = 1) -> Maps:
-    """Convolves with zero padding size//2. Height and width of the result are those of `x` / stride, rounded up."""
-    return _convolve_plain(x, kernel, stride)
+def convolve(x: Maps, kernel: Kernel, strides: tuple[int, int] = ONES) -> Maps:
+    """Convolves with zero padding size//2. Height and width of the result are those of `x` / strides, rounded up."""
+    return _convolve_plain(x, kernel, strides)
 
 
-def _convolve_plain(x: Maps, kernel: Kernel, stride: int) -> Maps:
-    if kernel.shape[0] == 1 and stride == 1:
+def _convolve_plain(x: Maps, kernel: Kernel, strides: tuple[int, int]) -> Maps:
+    if kernel.shape[0] == 1 and strides == ONES:
         return jnp.matmul(x, kernel[0, 0])
     padding = [(kernel.shape[0] // 2, kernel.shape[0] // 2)] * 2
-    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
-def _convolve_forward(x, kernel, stride):
-    return _convolve_plain(x, kernel, stride), (x, kernel)
+def _convolve_forward(x, kernel, strides):
+    return _convolve_plain(x, kernel, strides), (x, kernel)
 
 
-def _convolve_backward(stride, residuals, dy):
+def _convolve_backward(strides, residuals, dy):
     x, kernel = residuals
-    (dx,) = jax.vjp(lambda x: _convolve_plain(x, kernel, stride), x)[1](dy)
+    (dx,) = jax.vjp(lambda x: _convolve_plain(x, kernel, strides), x)[1](dy)
     size, _, inputs, outputs = kernel.shape
-    plain = functools.partial(_dkernel_plain, size, stride)
-    if size == 1 and stride == 1:
+    plain = functools.partial(_dkernel_plain, size, strides)
+    if size == 1 and strides == ONES:
         # A product over one axis. For one over three axes XLA writes a transposed copy of dy on a CPU: with the
         # max-pool by axis below, this takes 19 % off a training step at 128².
         dkernel = jnp.dot(x.reshape(-1, inputs).T, dy.reshape(-1, outputs))[None, None]
-    elif size == 3 and stride == 1 and inputs >= 2 * outputs:
+    elif size == 3 and strides == ONES and inputs >= 2 * outputs:
         dkernel = lax.platform_dependent(x, dy, cpu=_dkernel_by_windows, default=plain)
     else:
         dkernel = plain(x, dy)
@@ -69,10 +70,10 @@ def _convolve_backward(stride, residuals, dy):
 convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
-def _dkernel_plain(size: int, stride: int, x: Maps, dy: Maps) -> Kernel:
+def _dkernel_plain(size: int, strides: tuple[int, int], x: Maps, dy: Maps) -> Kernel:
     """Returns the gradient of the kernel by autodiff."""
     zeros = jnp.zeros((size, size, x.shape[-1], dy.shape[-1]), x.dtype)
-    return jax.vjp(lambda kernel: _convolve_plain(x, kernel, stride), zeros)[1](dy)[0]
+    return jax.vjp(lambda kernel: _convolve_plain(x, kernel, strides), zeros)[1](dy)[0]
 
 
 def _dkernel_by_windows(x: Maps, dy: Maps) -> Kernel:
@@ -96,9 +97,9 @@ def convolve_frozen(x: Maps, kernel: Kernel) -> Maps:
     its results differ from those of `convolve` by about 1e-5 of their standard deviation.
     """
     if kernel.shape[0] != 3 or min(kernel.shape[2:]) < WINOGRAD_CHANNELS or x.dtype not in (jnp.float32, jnp.float64):
-        return _convolve_plain(x, kernel, 1)
+        return _convolve_plain(x, kernel, ONES)
     return lax.platform_dependent(
-        x, kernel, cpu=_convolve_winograd, default=lambda x, kernel: _convolve_plain(x, kernel, 1)
+        x, kernel, cpu=_convolve_winograd, default=lambda x, kernel: _convolve_plain(x, kernel, ONES)
     )
 
 
@@ -109,7 +110,7 @@ def _frozen_forward(x, kernel):
 def _frozen_backward(residuals, dy):
     x, kernel = residuals
     rotated = kernel[::-1, ::-1].swapaxes(2, 3)
-    return convolve_frozen(dy, rotated), _dkernel_plain(kernel.shape[0], 1, x, dy)
+    return convolve_frozen(dy, rotated), _dkernel_plain(kernel.shape[0], ONES, x, dy)
 
 
 convolve_frozen.defvjp(_frozen_forward, _frozen_backward)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from m2snet_jax.models.batch_norm import BatchNorm
 from m2snet_jax.models.kernels import Maps, convolve, convolve_frozen
+from m2snet_jax.models.packing import NOT_PACKED, Packing, pack_kernel
 from m2snet_jax.models.scopes import scoped
 
 
@@ -65,10 +66,12 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(torch_uniform(rngs.params(), (out_channels,), param_dtype, fan_in)) if use_bias else None
 
     @scoped
-    def __call__(self, x: Maps) -> Maps:
-        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
-        y: Any = convolve_frozen(x, kernel) if self.frozen else convolve(x, kernel, self.stride)
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+    def __call__(self, x: Maps, before: Packing = NOT_PACKED, after: Packing = NOT_PACKED) -> Maps:
+        """Convolves maps packed as `before` to maps packed as `after`, with columns as `pack_kernel` wants them."""
+        x, kernel = x.astype(self.dtype), pack_kernel(self.kernel[...], before, after).astype(self.dtype)
+        strides = self.stride, self.stride * after.columns // before.columns
+        y: Any = convolve_frozen(x, kernel) if self.frozen else convolve(x, kernel, strides)
+        return y if self.bias is None else y + after.spread(self.bias[...]).astype(self.dtype)
 
 
 class ConvBatchNormRelu(nnx.Module):

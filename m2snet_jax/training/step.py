@@ -54,6 +54,8 @@ def create_train_state(
     """
     if mesh is not None and mesh.size > 1:
         model.set_attributes(BatchNorm, stats_sharding=replicated(mesh))
+    if mesh is not None and mesh.devices.flat[0].platform == 'tpu':
+        model.set_attributes(packed=True, raise_if_not_found=False)
     graph, weights = split_model(model)
     averaged = jax.tree.map(jnp.copy, weights) if ema else None  # a copy, since both are donated
     opt_state = optimizer.init(weights.params)

@@ -37,7 +37,7 @@ def random(*shape, dtype=np.float64):
 def test_a_convolution_and_its_gradients_are_those_of_autodiff(size, stride, inputs, outputs):
     x, kernel = random(2, 7, 10, inputs), random(size, size, inputs, outputs)
     dy = random(*plain(x, kernel, stride).shape)
-    found = values_and_gradients(lambda x, kernel: convolve(x, kernel, stride), x, kernel, dy)
+    found = values_and_gradients(lambda x, kernel: convolve(x, kernel, (stride, stride)), x, kernel, dy)
     truth = values_and_gradients(lambda x, kernel: plain(x, kernel, stride), x, kernel, dy)
     for a, b in zip(found, truth, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.std(b) * inputs)

@@ -4,6 +4,7 @@ As in the released program, whose state dict the attribute names follow where th
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float
 from m2snet_jax.models.batch_norm import BatchNorm
 from m2snet_jax.models.kernels import Maps, max_pool
 from m2snet_jax.models.layers import Conv, average_pool, average_pool_ceil, he_normal_fan_out
+from m2snet_jax.models.packing import NOT_PACKED, Packing, columns_for, pack, unpack
 from m2snet_jax.models.scopes import scoped
 
 SCALES = 4
@@ -55,22 +57,27 @@ class Block(nnx.Module):
         self.conv3, self.bn3 = conv(width * SCALES, channels, 1), norm(channels)
         self.downsample = nnx.List([conv(in_channels, channels, 1), norm(channels)]) if first else None
 
-    def __call__(self, x: Maps) -> Maps:
-        *groups, last = jnp.split(nnx.relu(self.bn1(self.conv1(x))), SCALES, axis=-1)
+    def __call__(self, x: Maps, columns: int = 1) -> Maps:
+        """Computes the block on maps of which `columns` are packed, more than 1 only with stride 1."""
+        whole, grouped = Packing(columns), Packing(columns, SCALES)
+        *groups, last = jnp.split(nnx.relu(self.bn1(self.conv1(x, whole, grouped), packing=grouped)), SCALES, axis=-1)
         outputs = []
         for group, conv, norm in zip(groups, self.convs, self.bns, strict=True):
             if outputs and not self.first:
                 group = outputs[-1] + group
-            outputs.append(nnx.relu(norm(conv(group))))
-        outputs.append(average_pool(last, self.stride) if self.first else last)
-        y = self.bn3(self.conv3(jnp.concatenate(outputs, axis=-1)))
-        return nnx.relu(y + self._shortcut(x))
+            outputs.append(nnx.relu(norm(conv(group, whole, whole), packing=whole)))
+        outputs.append(self._pooled(last, columns) if self.first else last)
+        y = self.bn3(self.conv3(jnp.concatenate(outputs, axis=-1), grouped, whole), packing=whole)
+        return nnx.relu(y + self._shortcut(x, whole))
 
-    def _shortcut(self, x):
+    def _pooled(self, x, columns):
+        return pack(average_pool(unpack(x, columns), self.stride), columns)
+
+    def _shortcut(self, x, packing):
         if self.downsample is None:
             return x
         conv, norm = self.downsample
-        return norm(conv(average_pool_ceil(x, self.stride)))
+        return norm(conv(average_pool_ceil(x, self.stride), packing, packing), packing=packing)
 
 
 class Res2Net(nnx.Module):
@@ -78,7 +85,7 @@ class Res2Net(nnx.Module):
 
     Their sides are 1/4, 1/4, 1/8, 1/16 and 1/32 of the input's, rounded up, and their channels 64, 256, 512, 1024 and
     2048. There is no classifier. The name is a key of `DEPTHS`. With the attribute `remat` each stage is computed again
-    in the backward pass instead of keeping its maps.
+    in the backward pass instead of keeping its maps; with `packed` its maps of few channels are packed.
     """
 
     def __init__(
@@ -97,26 +104,35 @@ class Res2Net(nnx.Module):
             stages.append(nnx.List(blocks))
             in_channels = channels
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.remat = False
+        self.remat = self.packed = False
 
     @scoped
     def __call__(self, x: Float[Array, 'batch height width 3'], key: Array | None = None) -> list[Maps]:
         """Returns the five maps; there is no drop path, so `key` is not used."""
-        first, first_norm, second, second_norm, third = self.conv1
-        x = nnx.relu(first_norm(first(x)))
-        x = nnx.relu(second_norm(second(x)))
-        x = max_pool(nnx.relu(self.bn1(third(x))), 3, 2, padding=1)
+        x = max_pool(self._stem(x), 3, 2, padding=1)
         levels = [x]
-        run = nnx.remat(_run_stage) if self.remat else _run_stage
+        run: Any = nnx.remat(_run_stage, static_argnums=2) if self.remat else _run_stage
         for number, stage in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=1):
             with jax.named_scope(f'layer{number}'):
-                x = run(stage, x)
+                x = run(stage, x, self.packed)
             levels.append(x)
         return levels
 
+    def _stem(self, x):
+        first, first_norm, second, second_norm, third = self.conv1
+        columns = columns_for(x.shape[2], first.kernel.shape[-1], first.stride) if self.packed else 1
+        images, packing = Packing(columns * first.stride) if columns > 1 else NOT_PACKED, Packing(columns)
+        x = nnx.relu(first_norm(first(pack(x, images.columns), images, packing), packing=packing))
+        x = nnx.relu(second_norm(second(x, packing, packing), packing=packing))
+        return unpack(nnx.relu(self.bn1(third(x, packing, packing), packing=packing)), columns)
 
-def _run_stage(blocks, x):
+
+def _run_stage(blocks, x, packed):
+    columns = 1
     for index, block in enumerate(blocks):
         with jax.named_scope(f'block{index}'):
-            x = block(x)
-    return x
+            if packed and columns == 1 and block.stride == 1:
+                columns = columns_for(x.shape[2], block.convs[0].kernel.shape[-1])
+                x = pack(x, columns)
+            x = block(x, columns)
+    return unpack(x, columns)
