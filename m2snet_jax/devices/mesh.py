@@ -57,6 +57,11 @@ def describe(mesh: Mesh) -> str:
     return f'{mesh.size} × {device.device_kind} ({device.platform}){processes}'
 
 
+def packs_maps(mesh: Mesh) -> bool:
+    """Whether training on these devices packs maps of few channels (models/packing.py): on TPUs alone."""
+    return mesh.devices.flat[0].platform == 'tpu'
+
+
 def abstract(tree: PyTree, mesh: Mesh, split: bool = False) -> Any:
     """Returns the ShapeDtypeStructs of a tree's arrays, split or replicated over a mesh; nothing is allocated."""
     sharding = NamedSharding(mesh, PartitionSpec('data')) if split else replicated(mesh)

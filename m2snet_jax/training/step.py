@@ -13,7 +13,7 @@ from jax.stages import Lowered
 from jaxtyping import Array, Int, PyTree
 
 from m2snet_jax.build import build_lossnet, build_model
-from m2snet_jax.devices.mesh import Mesh, abstract, replicated
+from m2snet_jax.devices.mesh import Mesh, abstract, packs_maps, replicated
 from m2snet_jax.devices.programs import compiler_options
 from m2snet_jax.models.batch_norm import BatchNorm
 from m2snet_jax.models.layers import resize
@@ -54,7 +54,7 @@ def create_train_state(
     """
     if mesh is not None and mesh.size > 1:
         model.set_attributes(BatchNorm, stats_sharding=replicated(mesh))
-    if mesh is not None and mesh.devices.flat[0].platform == 'tpu':
+    if mesh is not None and packs_maps(mesh):
         model.set_attributes(packed=True, raise_if_not_found=False)
     graph, weights = split_model(model)
     averaged = jax.tree.map(jnp.copy, weights) if ema else None  # a copy, since both are donated

@@ -1,6 +1,7 @@
 """Packed maps give the values and gradients of plain ones."""
 
 import types
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -92,8 +93,8 @@ def test_a_packed_encoder_gives_maps_gradients_and_statistics_of_a_plain_one(hei
 
 @pytest.mark.parametrize(('platform', 'packed'), [('tpu', True), ('gpu', False), ('cpu', False)])
 def test_training_packs_maps_on_a_tpu_alone(platform, packed):
-    mesh = types.SimpleNamespace(size=1, devices=np.array([types.SimpleNamespace(platform=platform)]))
-    optimizer = types.SimpleNamespace(init=lambda params: None)
+    mesh: Any = types.SimpleNamespace(size=1, devices=np.array([types.SimpleNamespace(platform=platform)]))
+    optimizer: Any = types.SimpleNamespace(init=lambda params: None)
 
     def state_of():
         graph, state = create_train_state(Res2Net('res2net14', rngs=nnx.Rngs(0)), optimizer, mesh=mesh)

@@ -76,7 +76,8 @@ class Block(nnx.Module):
     def _shortcut(self, x, packing):
         if self.downsample is None:
             return x
-        conv, norm = self.downsample
+        modules: Any = self.downsample
+        conv, norm = modules
         return norm(conv(average_pool_ceil(x, self.stride), packing, packing), packing=packing)
 
 
@@ -119,7 +120,8 @@ class Res2Net(nnx.Module):
         return levels
 
     def _stem(self, x):
-        first, first_norm, second, second_norm, third = self.conv1
+        modules: Any = self.conv1
+        first, first_norm, second, second_norm, third = modules
         columns = columns_for(x.shape[2], first.kernel.shape[-1], first.stride) if self.packed else 1
         images, packing = Packing(columns * first.stride) if columns > 1 else NOT_PACKED, Packing(columns)
         x = nnx.relu(first_norm(first(pack(x, images.columns), images, packing), packing=packing))
