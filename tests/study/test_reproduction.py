@@ -90,16 +90,33 @@ def test_breast_tumours(tmp_path):
     assert f'M²SNet marks pixels in {m2snet} % of the 133 normal images, MSNet in {msnet} %' in page
 
 
+def test_polyps(tmp_path):
+    page = PAGE.read_text(encoding='utf-8')
+    table = stored_table('polyp', tmp_path)
+    places = [(name, 'Dice') for name in POLYP_SETS]
+    for row in (
+        f'| M²SNet here | 2 | {means_of(table, "m2snet", places)} |',
+        f'| released program | 2 | {means_of(table, "reference m2snet", places)} |',
+        f'| difference (95 % interval) |  | {difference_of(table, "m2snet", "reference m2snet", places)} |',
+        f"| PraNet, the authors' published maps |  |  | {means_of(table, 'reference pranet', places[1:2])} |  |  |",
+    ):
+        assert row in page, row
+    for label, name in (('M²SNet here', 'm2snet'), ('M²SNet, released program', 'reference m2snet')):
+        for number, losses in enumerate(table['losses'][name].values()):
+            assert f'| {label}, seed {number} | {" | ".join(map(figure, losses))} |' in page
+
+
 @pytest.mark.parametrize(
     ('row', 'files'),
     [
-        ("PraNet, the authors' published maps | 1", ['pranet_published_maps']),
-        ('MSNet, released program, 128 pixels | 1', ['msnet_seed0']),
-        ('M²SNet, released program, 128 pixels | 2', ['m2snet_seed0', 'm2snet_seed1']),
+        ("PraNet, the authors' published maps | 1", ['polyp_released/pranet_published_maps.json']),
+        ('MSNet, released program, 128 pixels | 1', ['polyp_released/msnet_seed0.json']),
+        ('M²SNet, released program, 128 pixels | 2', [f'polyp_released/m2snet_seed{seed}.json' for seed in (0, 1)]),
+        ('M²SNet here, 128 pixels | 2', ['polyp/m2snet/seed0', 'polyp/m2snet/seed1']),
     ],
 )
 def test_leaks_in_the_polyp_sets(row, files):
-    runs = [str(STORED / 'polyp_released' / f'{name}.json') for name in files]
+    runs = [str(STORED / name) for name in files]
     found = compare_leaked(runs, STORED / 'polyp_near.json')['CVC-ClinicDB']['hard/Dice']
     assert found['images'] == [17, 45]
     low, high = figure(found['low'], '+'), figure(found['high'], '+')
