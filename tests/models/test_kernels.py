@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from m2snet_jax.models import kernels
 from m2snet_jax.models.kernels import WINOGRAD_CHANNELS, convolve, convolve_depthwise, convolve_frozen, max_pool
 
 pytestmark = pytest.mark.usefixtures('float64')
@@ -41,6 +42,13 @@ def test_a_convolution_and_its_gradients_are_those_of_autodiff(size, stride, inp
     truth = values_and_gradients(lambda x, kernel: plain(x, kernel, stride), x, kernel, dy)
     for a, b in zip(found, truth, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.std(b) * inputs)
+
+
+def test_both_forms_of_the_gradient_of_a_product_are_the_same():
+    x, dy = random(2, 7, 10, 6), random(2, 7, 10, 4)
+    found = kernels._dkernel_by_axes(x, dy)
+    assert found.shape == (1, 1, 6, 4)
+    np.testing.assert_allclose(found, kernels._dkernel_by_rows(x, dy), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(('dtype', 'bound'), [('float64', 1e-12), ('float32', 1e-4)])
