@@ -64,7 +64,8 @@ class LossNet(nnx.Module):
         loss = jnp.zeros((), wide)
         for prediction, target in zip(prediction_features, mask_features, strict=True):
             difference = prediction.astype(wide) - lax.stop_gradient(target.astype(wide))
-            loss += channel_sums(difference, difference).sum() / difference.size
+            # Of a large batch the number of values is not an int32, which jax would make of an int.
+            loss += channel_sums(difference, difference).sum() / float(difference.size)
         return loss
 
     def _features(self, maps: Float[Array, 'batch height width classes']) -> list[Float[Array, 'images _ _ channels']]:

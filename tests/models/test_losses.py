@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from m2snet_jax import LossNet, structure_loss
+from m2snet_jax.models.losses import total_loss
 
 
 def literal(logits, mask, bce):
@@ -96,3 +97,12 @@ def test_lossnet_compares_each_class_separately():
     logits, mask = (jnp.asarray(rng.random((2, 32, 32, 2)), jnp.float32) for _ in range(2))
     separate = [of_lossnet(logits[..., k : k + 1], mask[..., k : k + 1])[0] for k in range(2)]
     assert float(of_lossnet(logits, mask)[0]) == pytest.approx(np.mean(separate), rel=1e-5)
+
+
+def test_losses_of_a_batch_of_thousands_of_images_can_be_computed():
+    maps = jax.ShapeDtypeStruct((4096, 352, 352, 1), jnp.float32)  # features of more than 2³¹ values
+
+    def loss(logits, mask):
+        return total_loss(logits, mask, LossNet(rngs=nnx.Rngs(0)))[0]
+
+    assert jax.eval_shape(jax.grad(loss), maps, maps).shape == maps.shape
