@@ -15,7 +15,7 @@ from m2snet_jax.models.folding import fold_batch_norms
 from m2snet_jax.models.model_weights import split_model
 from m2snet_jax.prediction.ensemble import make_predict_step
 from m2snet_jax.training.optimizer import build_optimizer
-from m2snet_jax.training.step import build_train_step, create_train_state
+from m2snet_jax.training.step import arrange_for, build_train_step, create_train_state
 
 PRODUCT = 2048
 
@@ -79,8 +79,10 @@ def prediction(config: Any, mesh: Mesh, batch: dict[str, Any]) -> tuple[Any, tup
 def _training(config, mesh, batch):
     optimizer = build_optimizer(config, total=100, epoch_steps=1)
     graph, state = create_train_state(build_model(config), optimizer, ema=config.ema is not None, mesh=mesh)
-    lossnet = build_lossnet(config)
-    lossnet_graph, lossnet_params = (None, None) if lossnet is None else nnx.split(lossnet)
+    lossnet_graph, lossnet_params = None, None
+    if (lossnet := build_lossnet(config)) is not None:
+        arrange_for(mesh, lossnet)
+        lossnet_graph, lossnet_params = nnx.split(lossnet)
     step = build_train_step(config, 100, graph, optimizer, lossnet_graph)
     return step, (*replicate((state, lossnet_params), mesh), batch)
 

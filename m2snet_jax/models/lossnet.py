@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 
 from m2snet_jax.models.batch_norm import at_least_float32, channel_sums
 from m2snet_jax.models.encoders import vgg
-from m2snet_jax.models.kernels import max_pool
 from m2snet_jax.models.layers import Conv, he_normal_fan_in, resize
+from m2snet_jax.models.packing import NOT_PACKED, Packing, max_pool_packed, pack
 from m2snet_jax.models.scopes import name_modules
 
 BLOCKS = vgg.BLOCKS[:4]  # up to relu4_3
@@ -50,6 +50,7 @@ class LossNet(nnx.Module):
         self.blocks = nnx.List(blocks)
         for module in itertools.chain(*self.blocks):
             module.bias[...] = jnp.zeros_like(module.bias[...])
+        self.packed = False
         name_modules(self)
 
     @jax.named_scope('lossnet')
@@ -77,11 +78,12 @@ class LossNet(nnx.Module):
             x = resize((grey - mean) / std, self.size, self.size)
         else:  # equal but for rounding, and fewer cycles on a TPU: one channel is resized instead of three
             x = (resize(grey, self.size, self.size) - mean) / std
-        features = []
+        features, packing = [], Packing(2 if self.packed and self.size % 2 == 0 else 1)
+        x = pack(x, packing.columns)
         for block in self.blocks:
             if features:
-                x = max_pool(x, 2, 2)
+                x, packing = max_pool_packed(x, packing.columns), NOT_PACKED
             for conv in block:
-                x = nnx.relu(conv(x))
+                x = nnx.relu(conv(x, packing, packing))
             features.append(x)
         return features

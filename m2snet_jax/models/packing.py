@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from m2snet_jax.models.kernels import max_pool
+
 LANES = 128
 Maps = Float[Array, 'batch height width channels']
 PackedMaps = Float[Array, 'batch height packed_width packed_channels']
@@ -70,6 +72,22 @@ def unpack(x: PackedMaps, columns: int) -> Maps:
     """Undoes `pack`."""
     batch, height, width, channels = x.shape
     return x.reshape(batch, height, width * columns, channels // columns)
+
+
+def max_pool_packed(x: PackedMaps, columns: int) -> Maps:
+    """Returns the maximum of each 2×2 window of maps with 1 or 2 columns packed; not packed.
+
+    As in `max_pool` the first of equal values gets the gradient. Rows are compared first, with all lanes.
+    """
+    if columns == 1:
+        return max_pool(x, 2, 2)
+    height = x.shape[1] // 2 * 2
+    upper, lower = x[:, :height:2], x[:, 1:height:2]
+    is_lower = (lower > upper) | jnp.isnan(lower)
+    left, right = jnp.split(jnp.where(is_lower, lower, upper), columns, axis=-1)
+    left_is_lower, right_is_lower = jnp.split(is_lower, columns, axis=-1)
+    is_first = (right == left) & left_is_lower & ~right_is_lower  # the right one, of equal values
+    return jnp.where((right > left) | is_first | jnp.isnan(right), right, left)
 
 
 def pack_kernel(

@@ -52,14 +52,20 @@ def create_train_state(
 
     With `ema` the state also has averaged weights. Batches are split over the devices of `mesh`; None: a single device.
     """
-    if mesh is not None and mesh.size > 1:
-        model.set_attributes(BatchNorm, stats_sharding=replicated(mesh))
-    if mesh is not None and packs_maps(mesh):
-        model.set_attributes(packed=True, raise_if_not_found=False)
+    if mesh is not None:
+        arrange_for(mesh, model)
     graph, weights = split_model(model)
     averaged = jax.tree.map(jnp.copy, weights) if ema else None  # a copy, since both are donated
     opt_state = optimizer.init(weights.params)
     return graph, TrainState(jnp.zeros((), jnp.int32), weights.params, weights.batch_stats, opt_state, averaged)
+
+
+def arrange_for(mesh: Mesh, module: nnx.Module) -> None:
+    """Sets, in place, what a model or a LossNet does otherwise on the devices that it is trained on."""
+    if mesh.size > 1:
+        module.set_attributes(BatchNorm, stats_sharding=replicated(mesh), raise_if_not_found=False)
+    if packs_maps(mesh):
+        module.set_attributes(packed=True, raise_if_not_found=False)
 
 
 def make_train_step(
@@ -184,7 +190,9 @@ def lower_train_step(config: Any, mesh: Mesh, total: int, epoch_steps: int) -> C
         )
         lossnet_graph, lossnet_params = None, None
         if config.loss.lossnet:
-            lossnet_graph, lossnet_params = nnx.split(nnx.eval_shape(lambda: build_lossnet(config)))
+            lossnet = nnx.eval_shape(lambda: build_lossnet(config))
+            arrange_for(mesh, lossnet)
+            lossnet_graph, lossnet_params = nnx.split(lossnet)
         shape = (config.batch, config.data.size, config.data.size)
         batch = {
             'image': jax.ShapeDtypeStruct((*shape, 3), jnp.float32),

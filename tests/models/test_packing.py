@@ -10,8 +10,10 @@ import pytest
 from flax import nnx
 
 from m2snet_jax.models.encoders.res2net import Res2Net
+from m2snet_jax.models.kernels import max_pool
 from m2snet_jax.models.layers import Conv
-from m2snet_jax.models.packing import LANES, NOT_PACKED, Packing, columns_for, pack, unpack
+from m2snet_jax.models.lossnet import LossNet
+from m2snet_jax.models.packing import LANES, NOT_PACKED, Packing, columns_for, max_pool_packed, pack, unpack
 from m2snet_jax.training.step import create_train_state
 
 pytestmark = pytest.mark.usefixtures('float64', 'compiled_quickly')
@@ -89,6 +91,32 @@ def test_a_packed_encoder_gives_maps_gradients_and_statistics_of_a_plain_one(hei
     assert ('x128xf64' in text and text != plain_text) == packed  # 4 columns of 32 channels
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-9 * max(np.abs(b).max(), 1e-3))
+
+
+@pytest.mark.parametrize(('height', 'width'), [(6, 8), (7, 4)])
+def test_max_pool_of_packed_maps_and_its_gradient_with_ties(height, width):
+    x = jnp.round(random(2, height, width, 3))  # many equal values
+    dy = random(2, height // 2, width // 2, 3)
+    y, pullback = jax.vjp(lambda x: max_pool(x, 2, 2), x)
+    found, found_pullback = jax.vjp(lambda x: max_pool_packed(pack(x, 2), 2), x)
+    np.testing.assert_array_equal(found, y)
+    np.testing.assert_array_equal(found_pullback(dy)[0], pullback(dy)[0])
+
+
+@pytest.mark.parametrize('size', [32, 33])
+def test_a_packed_lossnet_is_a_plain_one(size):
+    lossnet = LossNet(size=size, dtype='float64', param_dtype='float64', rngs=nnx.Rngs(0))
+    logits, mask = random(2, 40, 40, 1), (random(2, 40, 40, 1) > 0).astype(float)
+
+    def run(packed):
+        lossnet.packed = packed
+        function = jax.jit(jax.value_and_grad(lossnet))
+        return function(logits, mask), function.lower(logits, mask).as_text()
+
+    (plain, plain_text), (found, text) = run(False), run(True)
+    assert (text != plain_text) == (size == 32)
+    for a, b in zip(found, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
 
 
 @pytest.mark.parametrize(('platform', 'packed'), [('tpu', True), ('gpu', False), ('cpu', False)])
