@@ -189,8 +189,7 @@ def lower_train_step(config: Any, mesh: Mesh, total: int, epoch_steps: int) -> C
             lambda: create_train_state(build_model(config), optimizer, ema=averaged, mesh=mesh)
         )
         lossnet_graph, lossnet_params = None, None
-        if config.loss.lossnet:
-            lossnet = nnx.eval_shape(lambda: build_lossnet(config))
+        if (lossnet := nnx.eval_shape(lambda: build_lossnet(config))) is not None:
             arrange_for(mesh, lossnet)
             lossnet_graph, lossnet_params = nnx.split(lossnet)
         shape = (config.batch, config.data.size, config.data.size)
