@@ -67,8 +67,14 @@ def test_as_many_columns_as_fit_and_divide_the_width(width, channels, stride, co
     assert width % (columns * stride) == 0 or columns == 1
 
 
-@pytest.mark.parametrize('remat', [False, True])
-@pytest.mark.parametrize(('height', 'width', 'packed'), [(33, 64, True), (32, 50, False)])
+@pytest.mark.parametrize(
+    ('height', 'width', 'packed', 'remat'),
+    [
+        (33, 64, True, False),
+        pytest.param(33, 64, True, True, marks=pytest.mark.slow),
+        pytest.param(32, 50, False, False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_packed_encoder_gives_maps_gradients_and_statistics_of_a_plain_one(height, width, packed, remat):
     encoder = Res2Net('res2net14', dtype='float64', param_dtype='float64', rngs=nnx.Rngs(0))
     images = random(2, height, width, 3)
@@ -103,7 +109,7 @@ def test_max_pool_of_packed_maps_and_its_gradient_with_ties(height, width):
     np.testing.assert_array_equal(found_pullback(dy)[0], pullback(dy)[0])
 
 
-@pytest.mark.parametrize('size', [32, 33])
+@pytest.mark.parametrize('size', [32, pytest.param(33, marks=pytest.mark.slow)])
 def test_a_packed_lossnet_is_a_plain_one(size):
     lossnet = LossNet(size=size, dtype='float64', param_dtype='float64', rngs=nnx.Rngs(0))
     logits, mask = random(2, 40, 40, 1), (random(2, 40, 40, 1) > 0).astype(float)
