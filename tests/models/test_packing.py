@@ -109,10 +109,10 @@ def test_max_pool_of_packed_maps_and_its_gradient_with_ties(height, width):
     np.testing.assert_array_equal(found_pullback(dy)[0], pullback(dy)[0])
 
 
-@pytest.mark.parametrize('size', [32, pytest.param(33, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('size', [16, pytest.param(17, marks=pytest.mark.slow)])
 def test_a_packed_lossnet_is_a_plain_one(size):
     lossnet = LossNet(size=size, dtype='float64', param_dtype='float64', rngs=nnx.Rngs(0))
-    logits, mask = random(2, 40, 40, 1), (random(2, 40, 40, 1) > 0).astype(float)
+    logits, mask = random(1, 20, 20, 1), (random(1, 20, 20, 1) > 0).astype(float)
 
     def run(packed):
         lossnet.packed = packed
@@ -120,7 +120,7 @@ def test_a_packed_lossnet_is_a_plain_one(size):
         return function(logits, mask), function.lower(logits, mask).as_text()
 
     (plain, plain_text), (found, text) = run(False), run(True)
-    assert (text != plain_text) == (size == 32)
+    assert (text != plain_text) == (size == 16)
     for a, b in zip(found, plain, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
 
