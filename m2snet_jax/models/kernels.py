@@ -84,7 +84,7 @@ def _dkernel_by_rows(x: Maps, dy: Maps) -> Kernel:
 
 
 def _dkernel_by_axes(x: Maps, dy: Maps) -> Kernel:
-    """Returns the same as a product over three axes: to make them one, a TPU copies maps whose rows are not full."""
+    """Returns the same as a product over three axes. To make them one axis, a TPU would copy packed maps."""
     return jnp.tensordot(x, dy, ((0, 1, 2), (0, 1, 2)))[None, None]
 
 

@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from m2snet_jax.models.kernels import max_pool
+from m2snet_jax.models.kernels import Maps, max_pool
 
 LANES = 128
-Maps = Float[Array, 'batch height width channels']
 PackedMaps = Float[Array, 'batch height packed_width packed_channels']
 
 
