@@ -98,10 +98,17 @@ def test_polyps(tmp_path):
         f'| M²SNet here | 2 | {means_of(table, "m2snet", places)} |',
         f'| released program | 2 | {means_of(table, "reference m2snet", places)} |',
         f'| difference (95 % interval) |  | {difference_of(table, "m2snet", "reference m2snet", places)} |',
+        f'| MSNet here | 1 | {means_of(table, "msnet", places)} |',
+        f'| MSNet, released program | 1 | {means_of(table, "reference msnet", places)} |',
         f"| PraNet, the authors' published maps |  |  | {means_of(table, 'reference pranet', places[1:2])} |  |  |",
     ):
         assert row in page, row
-    for label, name in (('M²SNet here', 'm2snet'), ('M²SNet, released program', 'reference m2snet')):
+    for label, name in (
+        ('M²SNet here', 'm2snet'),
+        ('M²SNet, released program', 'reference m2snet'),
+        ('MSNet here', 'msnet'),
+        ('MSNet, released program', 'reference msnet'),
+    ):
         for number, losses in enumerate(table['losses'][name].values()):
             assert f'| {label}, seed {number} | {" | ".join(map(figure, losses))} |' in page
 
@@ -112,6 +119,7 @@ def test_polyps(tmp_path):
         ("PraNet, the authors' published maps | 1", ['polyp_released/pranet_published_maps.json']),
         ('MSNet, released program, 128 pixels | 1', ['polyp_released/msnet_seed0.json']),
         ('M²SNet, released program, 128 pixels | 2', [f'polyp_released/m2snet_seed{seed}.json' for seed in (0, 1)]),
+        ('MSNet here, 128 pixels | 1', ['polyp/msnet/seed0']),
         ('M²SNet here, 128 pixels | 2', ['polyp/m2snet/seed0', 'polyp/m2snet/seed1']),
     ],
 )
