@@ -62,27 +62,36 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, float]:
 
 
 def _train_and_evaluate(config, workdir, steps) -> dict[str, float]:
-    """Does what `train_and_evaluate` says; `steps` are compiled as soon as the images are counted."""
+    """Does what `train_and_evaluate` says; `steps` are compiled while the images are prepared."""
     check_config(config)
     mesh = make_mesh()
     check_batch(config.batch, config.gradient_accumulation, mesh)
     workdir = local_path(workdir, '--workdir', written=True)
     check_writable(workdir)
-    dataset = open_dataset(config, functools.partial(steps.start, config, mesh, workdir))
-    steps.start(config, mesh, workdir, len(dataset.train))
-    check_profile(profiled_steps(config.log.profile), run_length(len(dataset.train), config)[0])
-    fetch_weights(config)
-    model, lossnet = build_model(config), build_lossnet(config)
+
+    @functools.cache
+    def start(count):
+        """Makes the initial state, then begins to compile: on a CPU small programs would wait for the large ones."""
+        check_profile(profiled_steps(config.log.profile), run_length(count, config)[0])
+        fetch_weights(config)
+        model, lossnet = build_model(config), build_lossnet(config)
+        optimizer = build_optimizer(config, *run_length(count, config))
+        graph, state = create_train_state(model, optimizer, ema=config.ema is not None, mesh=mesh)
+        steps.start(config, mesh, workdir, count)
+        return model, lossnet, (graph, replicate(state, mesh))
+
+    dataset = open_dataset(config, start)
+    model, lossnet, initial = start(len(dataset.train))
     about = _about(config, dataset, lossnet)
     check_same_run(config, about, workdir)
     with only_writer(workdir):
-        return _run(config, mesh, dataset, model, lossnet, about, workdir, steps)
+        return _run(config, mesh, dataset, model, lossnet, initial, about, workdir, steps)
 
 
-def _run(config, mesh, dataset, model, lossnet, about, workdir, steps) -> dict[str, float]:
+def _run(config, mesh, dataset, model, lossnet, initial, about, workdir, steps) -> dict[str, float]:
     """Trains and scores what was checked, in a folder that no other process writes; returns the scores."""
-    total, epoch_steps = run_length(len(dataset.train), config)
-    optimizer = build_optimizer(config, total, epoch_steps)
+    total, _ = run_length(len(dataset.train), config)
+    graph, state = initial
     warnings = weight_warnings(config)
     if processes.is_primary():
         write_about(about, dataset.manifest, workdir)
@@ -93,10 +102,10 @@ def _run(config, mesh, dataset, model, lossnet, about, workdir, steps) -> dict[s
             return read_summary(workdir)['scores']
         for line in (*_announcements(config, dataset, mesh), *(f'warning: {warning}' for warning in warnings)):
             log(line)
-        graph, state = create_train_state(model, optimizer, ema=config.ema is not None, mesh=mesh)
-        state = replicate(state, mesh)
         if checkpoints.latest_step() is not None:
-            state = checkpoints.restore(state)
+            restored = checkpoints.restore(state)
+            jax.tree.map(jax.Array.delete, state)  # it is still referred to
+            state = restored
             log(f'{workdir}: going on after step {int(state.step)} of {total}')
         to = {'tensorboard': config.log.tensorboard, 'wandb': config.log.wandb}
         logs = Logs(workdir, int(state.step), **to, config=config)

@@ -82,6 +82,17 @@ def test_there_are_no_more_threads_than_programs_and_none_for_no_program():
     assert usable_cores() >= 1
 
 
+@pytest.mark.parametrize(('cores', 'threads'), [(1, 1), (2, 1), (4, 3), (64, 5)])
+def test_one_core_stays_free(cores, threads, monkeypatch):
+    monkeypatch.setattr(programs, 'usable_cores', lambda: cores)
+    ready = threading.Event()
+    ahead = CompiledAhead(lambda key: Lowered(key, ready), 'abcde')
+    assert sum(thread.name == programs.COMPILER for thread in threading.enumerate()) == threads
+    ready.set()
+    ahead.wait()
+    finish()
+
+
 @pytest.mark.parametrize('where', ['lower', 'compile'])
 def test_an_error_of_a_thread_is_raised_where_a_program_is_waited_for(where):
     error = MemoryError('too large')

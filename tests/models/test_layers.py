@@ -211,3 +211,17 @@ for channels in (3, 1):
 def test_a_batch_norm_over_devices_is_the_same_with_two_exchanges():
     """Also with a mean far from zero, with frozen statistics, and for one channel in place of three."""
     subprocess.run([sys.executable, '-c', ON_FOUR_DEVICES], check=True)
+
+
+@pytest.mark.parametrize('shape', [(1,), (64,), (3, 3, 3, 32), (1, 1, 104, 256), (3, 3, 52, 53)])
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.float64])
+def test_initial_weights_are_those_of_one_draw_of_their_shape(shape, dtype):
+    """Bit for bit, although they are the first of a longer draw."""
+    key, fan_in, size = jax.random.key(5), 48, shape[0] * shape[0] * shape[-1]
+    uniform = jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
+    normal = jax.random.normal(key, shape, dtype)
+    np.testing.assert_array_equal(layers.torch_uniform(key, shape, dtype, fan_in), uniform)
+    np.testing.assert_array_equal(layers.he_normal_fan_in(key, shape, dtype, fan_in), normal * (2 / fan_in) ** 0.5)
+    if len(shape) == 4:
+        drawn = layers.he_normal_fan_out(key, shape, dtype, fan_in)
+        np.testing.assert_array_equal(drawn, normal * (2 / size) ** 0.5)

@@ -42,7 +42,7 @@ class Dataset:
     reading: Reading = UNDECIDED
 
 
-def open_dataset(config: Any, counted: Callable[[int], None] = lambda count: None) -> Dataset:
+def open_dataset(config: Any, counted: Callable[[int], Any] = lambda count: None) -> Dataset:
     """Finds, checks and prepares (once) the dataset that `config.data` names.
 
     `counted` is called with the number of training images before the images are prepared.
