@@ -168,7 +168,8 @@ def test_compile_only_leaves_nothing_to_compile_for_the_run(tmp_path):
         paths = [path for path in cache.iterdir() if path.stat().st_size > 50_000]
         return {path.name.rpartition('-')[0]: path.stat().st_mtime_ns for path in paths}
 
-    process = start(tmp_path, '--compile-only', '--config.data.validation=2', cache=cache)
+    words = ['--config.data.validation=2', '--config.steps=5']  # step 5 is the first with 40 pixels
+    process = start(tmp_path, '--compile-only', *words, cache=cache)
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert sorted(tmp_path.iterdir()) == [cache]  # no prepared data, no run
@@ -176,8 +177,7 @@ def test_compile_only_leaves_nothing_to_compile_for_the_run(tmp_path):
         assert re.search(rf'^compiled the training step for {size}×{size} pixels in ', errors, re.MULTILINE)
     before = large()
     assert {name.partition('-')[0] for name in before} >= {'jit_train_step', 'jit_predict_step', 'jit_dice_sums'}
-    words = ['--config.data.validation=2', f'--workdir={tmp_path / "run"}']
-    process = start(tmp_path, *words, cache=cache)
+    process = start(tmp_path, *words, f'--workdir={tmp_path / "run"}', cache=cache)
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert large() == before
