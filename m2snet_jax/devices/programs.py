@@ -27,7 +27,7 @@ Key = TypeVar('Key')
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, by default in the user's cache folder: five sizes take minutes.
 
-    The smallest ones too: initial weights take about a hundred of them, together 15 s.
+    The smallest ones too: the initial state takes about 60 of them.
     """
     if not os.environ.get(SHORTEST):
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
@@ -49,7 +49,7 @@ def compiler_options() -> dict[str, bool | str] | None:
 def quick_compiler_options() -> dict[str, int] | None:
     """Returns the options for compiling the draw of an initial weight: on a CPU with few optimisations; else None.
 
-    The values are the same. It takes an eighth of the time, and a network has about 40 programs of this kind.
+    The values are the same. It takes an eighth of the time, and a network has about 15 programs of this kind.
     """
     return {'xla_backend_optimization_level': 1} if jax.default_backend() == 'cpu' else None
 
