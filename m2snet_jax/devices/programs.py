@@ -46,14 +46,6 @@ def compiler_options() -> dict[str, bool | str] | None:
     return {'xla_cpu_experimental_ynn_fusion_type': ''} if without else None
 
 
-def quick_compiler_options() -> dict[str, int] | None:
-    """Returns the options for compiling the draw of an initial weight: on a CPU with few optimisations; else None.
-
-    The values are the same. It takes an eighth of the time, and a network has about 15 programs of this kind.
-    """
-    return {'xla_backend_optimization_level': 1} if jax.default_backend() == 'cpu' else None
-
-
 def one_by_one(function: Callable[[Array], Array], images: Shaped[Array, 'batch ...']) -> Shaped[Array, 'batch ...']:
     """Applies a function that treats each image separately to a batch that is split over all devices.
 

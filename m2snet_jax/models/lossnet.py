@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 
 from m2snet_jax.models.batch_norm import at_least_float32, channel_sums
 from m2snet_jax.models.encoders import vgg
-from m2snet_jax.models.layers import Conv, he_normal_fan_in, resize
+from m2snet_jax.models.initial_weights import he_normal_fan_in
+from m2snet_jax.models.layers import Conv, resize
 from m2snet_jax.models.packing import NOT_PACKED, Packing, max_pool_packed, pack
 from m2snet_jax.models.scopes import name_modules
 

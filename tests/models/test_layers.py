@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from m2snet_jax.models import layers
+from m2snet_jax.models import initial_weights, layers
 from m2snet_jax.models.batch_norm import BatchNorm
 from m2snet_jax.models.subtraction import CHANNELS, FullOneFilter, absolute
 
@@ -123,7 +123,7 @@ def test_initial_weights_follow_pytorch():
     for values in (conv.kernel[...], conv.bias[...]):
         assert 0.9 * bound < np.abs(values).max() <= bound
         assert abs(np.std(values) / (bound / 3**0.5) - 1) < 0.15
-    encoder = layers.Conv(32, 64, init=layers.he_normal_fan_out, rngs=nnx.Rngs(0))
+    encoder = layers.Conv(32, 64, init=initial_weights.he_normal_fan_out, rngs=nnx.Rngs(0))
     assert abs(np.std(encoder.kernel[...]) / (2 / (9 * 64)) ** 0.5 - 1) < 0.03
 
 
@@ -220,8 +220,10 @@ def test_initial_weights_are_those_of_one_draw_of_their_shape(shape, dtype):
     key, fan_in, size = jax.random.key(5), 48, shape[0] * shape[0] * shape[-1]
     uniform = jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
     normal = jax.random.normal(key, shape, dtype)
-    np.testing.assert_array_equal(layers.torch_uniform(key, shape, dtype, fan_in), uniform)
-    np.testing.assert_array_equal(layers.he_normal_fan_in(key, shape, dtype, fan_in), normal * (2 / fan_in) ** 0.5)
+    np.testing.assert_array_equal(initial_weights.torch_uniform(key, shape, dtype, fan_in), uniform)
+    np.testing.assert_array_equal(
+        initial_weights.he_normal_fan_in(key, shape, dtype, fan_in), normal * (2 / fan_in) ** 0.5
+    )
     if len(shape) == 4:
-        drawn = layers.he_normal_fan_out(key, shape, dtype, fan_in)
+        drawn = initial_weights.he_normal_fan_out(key, shape, dtype, fan_in)
         np.testing.assert_array_equal(drawn, normal * (2 / size) ** 0.5)

@@ -57,7 +57,7 @@ HOMES = {
 }
 # A platform's name in code, or the choice by platform; comments and docstrings may name what they like.
 PLATFORM = re.compile(r"platform_dependent|default_backend|'(cpu|gpu|cuda|tpu)'")
-PLATFORM_HOMES = ('devices/', 'planning/', 'models/kernels.py')
+PLATFORM_HOMES = ('devices/', 'planning/', 'models/kernels.py', 'models/initial_weights.py')
 
 
 def imports(path):

@@ -13,8 +13,9 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from m2snet_jax.models.batch_norm import BatchNorm
+from m2snet_jax.models.initial_weights import he_normal_fan_out
 from m2snet_jax.models.kernels import Maps, max_pool
-from m2snet_jax.models.layers import Conv, average_pool, average_pool_ceil, he_normal_fan_out
+from m2snet_jax.models.layers import Conv, average_pool, average_pool_ceil
 from m2snet_jax.models.packing import NOT_PACKED, Packing, columns_for, pack, unpack
 from m2snet_jax.models.scopes import scoped
 

@@ -9,8 +9,9 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from m2snet_jax.models.batch_norm import BatchNorm
+from m2snet_jax.models.initial_weights import he_normal_fan_out
 from m2snet_jax.models.kernels import Maps, max_pool
-from m2snet_jax.models.layers import Conv, he_normal_fan_out
+from m2snet_jax.models.layers import Conv
 from m2snet_jax.models.scopes import scoped
 
 EXPANSION = 4

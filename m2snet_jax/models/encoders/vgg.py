@@ -9,8 +9,9 @@ from flax import nnx
 from flax.typing import Dtype
 from jaxtyping import Array, Float
 
+from m2snet_jax.models.initial_weights import he_normal_fan_out
 from m2snet_jax.models.kernels import Maps, max_pool
-from m2snet_jax.models.layers import Conv, he_normal_fan_out
+from m2snet_jax.models.layers import Conv
 from m2snet_jax.models.scopes import scoped
 
 # Output channels of the convolutions; every block after the first starts with a 2×2 max-pool.
