@@ -29,7 +29,7 @@ def _draw(distribution: Callable[..., Array], key: Array, shape: Sequence[int], 
 
 @functools.cache
 def _quickly_compiled():
-    """Returns a jitted call of a distribution; on a CPU with few optimisations, in an eighth of the time."""
+    """Returns a jitted call of a distribution; on a CPU with few optimisations, in a fifth of the time."""
     options = {'xla_backend_optimization_level': 1} if jax.default_backend() == 'cpu' else None
     return jax.jit(
         lambda distribution, *arguments: distribution(*arguments), static_argnums=(0, 2, 3), compiler_options=options
