@@ -15,8 +15,8 @@ from jaxtyping import Array
 def _draw(distribution: Callable[..., Array], key: Array, shape: Sequence[int], dtype: Dtype, *bounds: float) -> Any:
     """Returns `distribution(key, shape, dtype, *bounds)`, by few programs that are compiled quickly.
 
-    Each value depends on its place alone: a longer draw begins with the same values. So all lengths up to the next
-    power of 4 share one program.
+    With jax's default generator each value depends on the key and its place alone: a longer draw begins with the same
+    values. So all sizes up to the next power of 4 share one program.
     """
     if isinstance(jax.random.key_data(key), Tracer):  # only the shape is wanted
         return distribution(key, shape, dtype, *bounds)

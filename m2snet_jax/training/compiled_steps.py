@@ -44,7 +44,7 @@ class CompiledSteps:
             self._programs.close()
 
     def start(self, config: Any, mesh: Mesh, workdir: Path | None, count: int) -> None:
-        """Begins to compile, in the order in which the next steps need the sizes; a second call does nothing.
+        """Begins to compile, in the order in which the next steps need the sizes.
 
         Args:
             config: of the run; files of weights are not read. Sizes that no step needs any more are left out.
@@ -52,8 +52,6 @@ class CompiledSteps:
             workdir: folder of the run, whose newest checkpoint says which step is next; None: the first.
             count: training images, which give the length of the run.
         """
-        if self._programs is not None:
-            return
         total, epoch_steps = run_length(count, config)
         first = 0 if workdir is None else max(saved_steps(workdir / 'checkpoints'), default=0)
         lower = lower_train_step(config, mesh, total, epoch_steps)
