@@ -104,7 +104,7 @@ def _run(config, mesh, dataset, model, lossnet, initial, about, workdir, steps) 
             log(line)
         if checkpoints.latest_step() is not None:
             restored = checkpoints.restore(state)
-            jax.tree.map(jax.Array.delete, state)  # the caller still refers to it: its memory would stay in use
+            jax.tree.map(lambda array: array.delete(), state)  # the caller still refers to it: it would stay in memory
             state = restored
             log(f'{workdir}: going on after step {int(state.step)} of {total}')
         to = {'tensorboard': config.log.tensorboard, 'wandb': config.log.wandb}

@@ -4,6 +4,7 @@ import html
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -141,6 +142,15 @@ def test_a_finished_run_says_so_and_does_nothing(finished, capsys):
     assert 'finished' in capsys.readouterr().err
     np.testing.assert_equal(again, scores)
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob('*') if path.is_file()} == before
+
+
+def test_a_run_goes_on_from_an_earlier_checkpoint_bit_for_bit(finished, tmp_path, capsys):
+    workdir = tmp_path / 'run'
+    shutil.copytree(finished[0], workdir, ignore=shutil.ignore_patterns('scores', 'maps', 'overlays', str(STEPS)))
+    scores = train_and_evaluate(load_config('quickstart', **TINY), workdir)
+    assert f'going on after step 10 of {STEPS}' in capsys.readouterr().err
+    assert_equal_runs(workdir, finished[0])
+    np.testing.assert_equal(scores, finished[1])
 
 
 @pytest.mark.slow
