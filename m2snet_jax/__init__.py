@@ -9,7 +9,7 @@ TYPE_CHECKING = False  # the module `typing` is a third of the import's time
 if TYPE_CHECKING:
     from typing import Any
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 _HOMES = {
     'InputError': 'errors',

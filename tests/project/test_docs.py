@@ -39,7 +39,13 @@ IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 FENCE = re.compile(r'(?:<!-- not run: ([^\n]+) -->\n)?^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 PYTHON = re.compile(r'(?:\S*/)?python3? (?:train\.py|-m m2snet_jax) ?')
 TINY = ['--config.model.encoder=res2net14', '--config.data.size=48', '--config.evaluate.bootstrap=20']
-TRAINING = ['--config.batch=2', '--config.steps=2', '--config.data.sizes=(48,)', '--config.loss.lossnet=0']
+TRAINING = [
+    '--config.batch=2',
+    '--config.steps=2',
+    '--config.data.sizes=(48,)',
+    '--config.loss.lossnet=0',
+    '--config.model.encoder_weights=none',  # there is no network here
+]
 # The commands that run here, quick ones and slow ones. The others are only parsed, and have tests of their own.
 QUICK = ('compare', 'convert', 'evaluate', 'export', 'predict', 'report', 'validate')
 SLOW = ('train', 'benchmark')
@@ -164,9 +170,11 @@ def folder(tmp_path_factory):
             )
     shutil.copytree(ROOT / 'configs', folder / 'configs')
     shutil.copytree(ROOT / 'tests' / 'golden', folder / 'tests' / 'golden')
+    shutil.copytree(ROOT / 'docs' / 'reproduction', folder / 'docs' / 'reproduction')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('TFDS_DATA_DIR', str(folder / 'tfds'))
         patch.setenv('JAX_COMPILATION_CACHE_DIR', os.path.abspath(CACHE))  # else commands keep theirs with the user's
+        patch.setenv('PYTHONPATH', str(ROOT))  # of processes that a command starts
         patch.chdir(folder)
         (folder / 'runs').mkdir()
         # What a run records is what the commands take from it, so that they stay small without further flags.

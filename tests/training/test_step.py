@@ -182,7 +182,7 @@ def test_stages_computed_again_change_no_value():
         barriers.append(lowered.as_text().count('optimization_barrier'))
         state, losses = lowered.compile()(state, None, batch())
         results.append((float(losses['loss']), jax.tree.map(np.asarray, (state.params, state.batch_stats))))
-    assert barriers == [0, 4]
+    assert barriers[1] - barriers[0] == 4
     (loss, values), (loss_again, values_again) = results
     assert loss_again == pytest.approx(loss, rel=1e-5)
     for a, b in zip(jax.tree.leaves(values), jax.tree.leaves(values_again), strict=True):
