@@ -1,5 +1,6 @@
 """Every number in the tables of the page on reproduction is that of the stored losses and scores."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -7,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from m2snet_jax.__main__ import main
+from m2snet_jax.evaluation.comparison import compare_runs
 from m2snet_jax.evaluation.leaked import compare_leaked
+from m2snet_jax.storage import read_json_lines
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'reproduction.md'
 STORED = PAGE.with_suffix('')
 SCORES = ('Dice', 'IoU', 'MAE')
 POLYP_SETS = ('Kvasir', 'CVC-ClinicDB', 'CVC-ColonDB', 'CVC-300')
+PRETRAINED = ('pretrained', 'random_encoder', 'no_lossnet', 'imagenet_normalisation')
 
 
 def figure(value, sign=''):
@@ -113,6 +117,58 @@ def test_polyps(tmp_path):
             assert f'| {label}, seed {number} | {" | ".join(map(figure, losses))} |' in page
 
 
+def between(value, low, high, sign=''):
+    return f'{figure(value, sign)} ({figure(low, sign)} … {figure(high, sign)})'
+
+
+@pytest.mark.parametrize('name', PRETRAINED)
+def test_polyps_from_imagenet_weights(name):
+    run, first = (STORED / 'polyp_pretrained' / one / 'seed0' for one in (name, 'pretrained'))
+    summary = json.loads((run / 'scores' / 'summary.json').read_text())
+    scores = [f'{test_set}/hard/Dice' for test_set in POLYP_SETS]
+    cells = [between(summary['scores'][score], *summary['intervals'][score]) for score in scores]
+    rows = [f'| `{name}` | {" | ".join(cells)} |']
+    if name != 'pretrained':
+        found = compare_runs(first, run)
+        all_sets = [found[test_set]['scores']['hard/Dice'] for test_set in POLYP_SETS]
+        cells = [between(one['difference'], one['low'], one['high'], '+') for one in all_sets]
+        rows.append(f'| `{name}` − `pretrained` | {" | ".join(cells)} |')
+    logged = [row for row in read_json_lines(run / 'metrics.jsonl') if 'loss' in row]
+    epochs = [[row for row in logged if epoch < row['epoch'] <= epoch + 1] for epoch in range(3)]
+    for label, key in (('all', 'loss'), ('structure', 'structure')):
+        means = [sum(row[key] for row in one) / len(one) for one in epochs]
+        rows.append(f'| `{name}`, {label} | {" | ".join(map(figure, means))} |')
+    for row in rows:
+        assert row in PAGE.read_text(encoding='utf-8'), row
+
+
+def test_missed_polyps_by_area():
+    scores = STORED / 'polyp_pretrained' / 'pretrained' / 'seed0' / 'scores' / 'per_image.csv'
+    with scores.open(newline='') as file:
+        rows = [row for row in csv.DictReader(file) if row['set'] == 'CVC-ColonDB']
+
+    def area(row):
+        counts = [float(row[f'hard/{name}']) for name in ('TP', 'FN', 'FP', 'TN')]
+        return (counts[0] + counts[1]) / sum(counts)
+
+    missed = [float(row['hard/Dice']) < 0.1 for row in sorted(rows, key=area)]
+    first, second, third, fourth = (sum(missed[start : start + 95]) for start in range(0, 380, 95))
+    text = ' '.join(PAGE.read_text(encoding='utf-8').split())
+    assert f'below .1 in {sum(missed)} of {len(missed)} images' in text
+    assert f'smallest first, it is {first}, {second}, {third} and {fourth}.' in text
+
+
+def test_the_readme_has_the_scores_from_imagenet_weights():
+    readme = (PAGE.parents[1] / 'README.md').read_text(encoding='utf-8')
+    summary = json.loads((STORED / 'polyp_pretrained' / 'pretrained' / 'seed0' / 'scores' / 'summary.json').read_text())
+    for test_set in POLYP_SETS:
+        cells = []
+        for protocol in ('hard', 'released'):
+            score = f'{test_set}/{protocol}/Dice'
+            cells.append(between(summary['scores'][score], *summary['intervals'][score]))
+        assert f'| {test_set} | {" | ".join(cells)} |' in readme
+
+
 @pytest.mark.parametrize(
     ('row', 'files'),
     [
@@ -121,6 +177,7 @@ def test_polyps(tmp_path):
         ('M²SNet, released program, 128 pixels | 2', [f'polyp_released/m2snet_seed{seed}.json' for seed in (0, 1)]),
         ('MSNet here, 128 pixels | 1', ['polyp/msnet/seed0']),
         ('M²SNet here, 128 pixels | 2', ['polyp/m2snet/seed0', 'polyp/m2snet/seed1']),
+        *((f'`{name}`, 96 pixels | 1', [f'polyp_pretrained/{name}/seed0']) for name in PRETRAINED),
     ],
 )
 def test_leaks_in_the_polyp_sets(row, files):
