@@ -2,7 +2,7 @@
 
     python -m m2snet_jax study --config=polyp_pretrained --root=/path/to/polyp --workdir=runs/study-polyp-pretrained
 
-M²SNet with the encoder VGG-16 at 96 pixels for 3 epochs: each run takes an estimated 35 to 45 min of one CPU core.
+M²SNet with the encoder VGG-16 at 96 pixels for 3 epochs: each run takes 35 to 60 min of one CPU core.
 Encoder and LossNet start from ImageNet's VGG-16, one file, which is downloaded. To use a file that is already there:
 
     --config.model.encoder_weights=VGG16.safetensors --config.loss.lossnet_weights=VGG16.safetensors
