@@ -29,7 +29,7 @@ def check(
         about = f'{kind}, {images} × {size}² on {topology}' + (f', {level}' if level else '')
         _say(f'{about}: lowering')
         lowered = lower_step(kind, config, mesh, images, size)
-        return compile_step(lowered, memory, topology, lambda words: _say(f'{about}: {words}'), level)
+        return compile_step(lowered, memory, topology, lambda words: _say(f'{about}: {words}'), level, chip.platform)
 
     predicted = -(-config.evaluate.batch // chips) * chips  # as `evaluate` fills it up
     wanted = [('training', batch, size) for size in sizes] + [('prediction', predicted, config.data.size)]

@@ -16,6 +16,7 @@ from jax.stages import Lowered
 
 from m2snet_jax.build import build_model
 from m2snet_jax.devices.mesh import Mesh, abstract, make_mesh
+from m2snet_jax.devices.programs import compiler_options
 from m2snet_jax.models.model_weights import split_model
 from m2snet_jax.planning.collectives import count_collectives
 from m2snet_jax.planning.cycles import count_cycles
@@ -24,7 +25,7 @@ from m2snet_jax.prediction.ensemble import make_predict_step
 from m2snet_jax.storage import cache_folder, write
 from m2snet_jax.training.step import lower_train_step, without_files
 
-FORMAT = 4  # of the cached figures; another one for other names of parts too, since scopes are not in the key
+FORMAT = 5  # of the cached figures; another one for other names of parts or options too: they are not in the key
 PACKAGES = ('jax', 'jaxlib', 'libtpu', 'jax-cuda12-plugin', 'jax-cuda12-pjrt')
 FLAGS = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'TPU_LIBRARY_PATH')  # environment variables that change a program
 FULL = 'RESOURCE_EXHAUSTED'
@@ -96,7 +97,12 @@ def count_flops(kind: str, config: Any, batch: int, size: int) -> float | None:
 
 
 def compile_step(
-    lowered: Lowered, memory: float, topology: str, say: Callable = lambda words: None, level: str | None = None
+    lowered: Lowered,
+    memory: float,
+    topology: str,
+    say: Callable = lambda words: None,
+    level: str | None = None,
+    platform: str | None = None,
 ) -> Figures:
     """Compiles a lowered step and returns its figures, from the cache where the same step was compiled before.
 
@@ -105,6 +111,7 @@ def compile_step(
         topology: name of the machine, part of the cache's key.
         say: called with a line when compiling begins.
         level: of optimisation, e.g. 'O0', which takes a fraction of the time; None: as training compiles.
+        platform: of the machine: 'tpu' or 'cuda'; None: that of this process.
     """
     path = _cache_path(lowered, topology, level)
     if path.exists():
@@ -114,14 +121,14 @@ def compile_step(
         usual = jax.config.values['jax_optimization_level']
         try:
             jax.config.update('jax_optimization_level', level or usual)
-            known = _compile(lowered)
+            known = _compile(lowered, platform)
         finally:
             jax.config.update('jax_optimization_level', usual)
         write(path, json.dumps(known))
     return Figures(fits=known['refusal'] is None and known['needed'] <= memory, **known)
 
 
-def _compile(lowered: Lowered) -> dict[str, Any]:
+def _compile(lowered: Lowered, platform: str | None) -> dict[str, Any]:
     """Returns the fields of Figures except `fits`."""
     begun, cpu_begun = time.perf_counter(), time.process_time()
 
@@ -129,7 +136,7 @@ def _compile(lowered: Lowered) -> dict[str, Any]:
         return {'seconds': time.perf_counter() - begun, 'cpu_seconds': time.process_time() - cpu_begun}
 
     try:
-        compiled: Any = lowered.compile()
+        compiled: Any = lowered.compile(compiler_options(platform))
     except RuntimeError as error:
         if FULL not in str(error):
             raise

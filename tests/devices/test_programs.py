@@ -150,3 +150,12 @@ def test_a_program_from_shapes_is_the_one_of_the_arrays():
     assert state.tolist() == [3, 4, 5, 6]
     assert step._cache_size() == 0
     finish()
+
+
+def test_options_of_the_compiler_by_platform(monkeypatch):
+    monkeypatch.delenv('LIBTPU_INIT_ARGS', raising=False)
+    assert programs.compiler_options('cpu') == programs.compiler_options()
+    assert programs.compiler_options('cuda') is None
+    assert programs.compiler_options('tpu') == {'xla_tpu_enable_deduplicated_calls': 'ENABLED'}
+    monkeypatch.setenv('LIBTPU_INIT_ARGS', '--xla_tpu_enable_deduplicated_calls=false')
+    assert programs.compiler_options('tpu') is None

@@ -288,11 +288,12 @@ def test_a_refusal_is_kept_in_the_compilers_words(tmp_path, monkeypatch):
         def as_text(self):
             return 'a program'
 
-        def compile(self):
+        def compile(self, options):
+            assert options == {'xla_tpu_enable_deduplicated_calls': 'ENABLED'}
             raise RuntimeError('RESOURCE_EXHAUSTED: Used 20.1G of 15.75G hbm.\n\nLargest program allocations: …')
 
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    figures = compile_step(Refused(), 10**12, 'v5e:2x2')
+    figures = compile_step(Refused(), 10**12, 'v5e:2x2', platform='tpu')
     assert not figures.fits
     assert figures.refusal == 'RESOURCE_EXHAUSTED: Used 20.1G of 15.75G hbm.'
 
