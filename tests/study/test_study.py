@@ -68,11 +68,11 @@ def test_the_ablation_changes_one_part_at_a_time():
     first, switches = flatten(cells[0].config), set()
     for cell in cells:
         changed = {key for key, value in flatten(cell.config).items() if value != first[key]} - {'seed'}
-        assert len(changed) == (0 if cell.variant == 'm2snet' else 2 if cell.variant == 'lossnet' else 1), cell.name
+        assert len(changed) == (0 if cell.variant == 'm2snet' else 3 if cell.variant == 'lossnet' else 1), cell.name
         switches |= changed
     assert switches == {
         'model.columns', 'model.filters', 'model.operation', 'model.add_level', 'loss.lossnet', 'loss.lossnet_size',
-        'loss.bce', 'data.normalisation', 'data.sizes', 'optimizer.encoder_lr_factor', 'optimizer.freeze_stem',
+        'loss.lossnet_weights', 'loss.bce', 'data.normalisation', 'data.sizes', 'optimizer.encoder_lr_factor',
     }  # fmt: skip
 
 
