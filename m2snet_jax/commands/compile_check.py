@@ -7,7 +7,7 @@ This takes minutes for each step. The results are kept in ~/.cache/m2snet_jax/co
 --nosearch is given, the command also searches for the largest batch that fits.
 
 Topologies of TPUs: e.g. v5e:2x2, v5e:16x16, v4:4x4x4, v5p:2x2x1, v6e:4x4 (pip install "libtpu==0.0.42.*"). GPUs:
-h100:1x1x1 is one card, h100:1x1x4 four cards of one machine (pip install jax-cuda12-plugin==0.10.2
+h100:1x1x1 or a100:1x1x1 is one card, h100:1x1x4 four cards of one machine (pip install jax-cuda12-plugin==0.10.2
 jax-cuda12-pjrt==0.10.2).
 
 --batch is the number of images over all chips. By default it is the config's batch or, if that is not divisible by the

@@ -67,41 +67,59 @@ class Chip:
 # both directions: 600 GB/s over six (v4), 400 over four (v5e), 1200 over six (v5p), 800 over four (v6e).
 # The clock is the peak over the FLOP of all matrix units in a cycle; by it, 8192³ products are estimated at 70 to 93 %
 # of the peak.
-# H100: NVIDIA's data sheet of the SXM5 card.
+# H100 and A100: NVIDIA's data sheets of the SXM cards with 80 GB.
 CHIPS = {
     'v4': Chip('tpu', 32 * GIB, 1, 275e12, 1.05e9, 1200e9, 3, 50e9, 4, 'v4:4x4x4'),
     'v5e': Chip('tpu', 16 * GIB, 1, 197e12, 1.5e9, 819e9, 2, 50e9, 16, 'v5e:4x4'),
     'v5p': Chip('tpu', 95 * GIB, 1, 459e12, 1.75e9, 2765e9, 3, 100e9, 4, 'v5p:4x4x4'),
     'v6e': Chip('tpu', 32 * GIB, 1, 918e12, 1.75e9, 1638e9, 2, 100e9, 16, 'v6e:4x4'),
     'h100': Chip('cuda', 80 * GIB, 0.75, 989e12, 0, 3352e9, 0, 0, 0, 'h100:1x1x4'),
+    'a100': Chip('cuda', 80 * GIB, 0.75, 312e12, 0, 2039e9, 0, 0, 0, 'a100:1x1x4'),
 }
 
-# What the compiler needs of a card that is not present: the limits of compute capability 9.0 and the data sheet.
-H100 = """
-gpu_device_info {
-  cuda_compute_capability { major: 9 minor: 0 }
-  threads_per_block_limit: 1024
-  threads_per_warp: 32
-  threads_per_core_limit: 2048
-  shared_memory_per_block: 49152
-  shared_memory_per_block_optin: 232448
-  shared_memory_per_core: 233472
-  registers_per_block_limit: 65536
-  registers_per_core_limit: 65536
-  block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535
-  block_dim_limit_z: 65535
-  core_count: 132
-  fpus_per_core: 128
-  clock_rate_ghz: 1.98
-  memory_bandwidth: 3352320000000
-  l2_cache_size: 52428800
-  device_memory_size: 85899345920
+# What the compiler needs of a card that is not present: the limits of its compute capability and the data sheet.
+CARDS = {
+    'h100': {
+        'cuda_compute_capability': '{ major: 9 minor: 0 }',
+        'shared_memory_per_block_optin': 232448,
+        'shared_memory_per_core': 233472,
+        'core_count': 132,
+        'fpus_per_core': 128,
+        'clock_rate_ghz': 1.98,
+        'l2_cache_size': 52428800,
+    },
+    'a100': {
+        'cuda_compute_capability': '{ major: 8 minor: 0 }',
+        'shared_memory_per_block_optin': 166912,
+        'shared_memory_per_core': 167936,
+        'core_count': 108,
+        'fpus_per_core': 64,
+        'clock_rate_ghz': 1.41,
+        'l2_cache_size': 41943040,
+    },
 }
-platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 8 patch: 0 }
-device_description_str: "NVIDIA H100 80GB HBM3"
-"""
+BOTH = {
+    'threads_per_block_limit': 1024,
+    'threads_per_warp': 32,
+    'threads_per_core_limit': 2048,
+    'shared_memory_per_block': 49152,
+    'registers_per_block_limit': 65536,
+    'registers_per_core_limit': 65536,
+    'block_dim_limit_x': 2147483647,
+    'block_dim_limit_y': 65535,
+    'block_dim_limit_z': 65535,
+}
+
+
+def card_description(kind: str) -> str:
+    """Returns the description of a card in CHIPS, as XLA's compiler for GPUs reads it."""
+    chip = CHIPS[kind]
+    own = {'memory_bandwidth': int(chip.bandwidth), 'device_memory_size': int(chip.memory)}
+    entries = '\n'.join(
+        f'  {key}{"" if str(value)[0] == "{" else ":"} {value}' for key, value in {**BOTH, **CARDS[kind], **own}.items()
+    )
+    versions = 'platform_name: "CUDA"\ndnn_version_info { major: 9 minor: 8 patch: 0 }'
+    return f'gpu_device_info {{\n{entries}\n}}\n{versions}\ndevice_description_str: "NVIDIA {kind.upper()} 80GB"\n'
 
 
 def open_topology(name: str) -> tuple[Chip, Mesh]:
@@ -129,7 +147,7 @@ def open_topology(name: str) -> tuple[Chip, Mesh]:
     jax.config.update('jax_platforms', 'cpu')
     if chip.platform == 'cuda':
         os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {WITHOUT_CARD}'.strip()
-        return chip, topology_mesh('cuda', kind, topology=shape, target_config=H100)
+        return chip, topology_mesh('cuda', kind, topology=shape, target_config=card_description(kind))
     options: dict[str, Any] = {}
     if kind == 'v4':  # the two cores of a chip as one device, as a v4 machine shows them
         options['chip_config_name'] = 'megacore'

@@ -229,7 +229,10 @@ def test_what_cannot_start_is_one_line_and_status_2(arguments, words, capsys):
     assert error.count('\n') == 1
 
 
-@pytest.mark.parametrize(('topology', 'package'), [('v5e:2x2', 'libtpu==0.0.42.*'), ('h100:1x1x4', 'jax-cuda12-pjrt')])
+@pytest.mark.parametrize(
+    ('topology', 'package'),
+    [('v5e:2x2', 'libtpu==0.0.42.*'), ('h100:1x1x4', 'jax-cuda12-pjrt'), ('a100:1x1x1', 'jax-cuda12-pjrt')],
+)
 def test_a_missing_compiler_is_named_with_its_pip_command(topology, package, monkeypatch, capsys):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     monkeypatch.delenv('TPU_LIBRARY_PATH', raising=False)
