@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -25,9 +26,11 @@ def figure(value, sign=''):
 
 def stored_table(name, tmp_path):
     """The JSON that the command of the page writes for a stored study."""
+    page, folder = PAGE.read_text(encoding='utf-8').replace('\\\n', ' '), f'--workdir=docs/reproduction/{name} '
+    (command,) = [line for line in page.splitlines() if folder in line and line.endswith('--table')]
     shutil.copytree(STORED / name, tmp_path / name)
-    folders = [f'--workdir={tmp_path / name}', f'--reference={STORED / f"{name}_released"}']
-    assert main(['m2snet_jax', 'study', f'--config={name}', *folders, '--table']) == 0
+    command = command.replace(folder, f'--workdir={tmp_path / name} ').replace('docs/reproduction/', f'{STORED}/')
+    assert main(['m2snet_jax', *shlex.split(command)[3:]]) == 0
     return json.loads((tmp_path / name / 'study.json').read_text())
 
 
@@ -117,8 +120,39 @@ def test_polyps(tmp_path):
             assert f'| {label}, seed {number} | {" | ".join(map(figure, losses))} |' in page
 
 
+@pytest.mark.parametrize('name', ['ablation', 'ablation_random'])
+def test_parts_of_the_network(name, tmp_path):
+    page = PAGE.read_text(encoding='utf-8')
+    table = stored_table(name, tmp_path)
+    claims = {claim['name']: claim for claim in table['claims']}
+    rows = table['test_sets']['test']['rows']
+    differences = {row['name']: row for row in table['test_sets']['test']['differences']}
+    assert rows[0]['name'] == 'm2snet'
+    assert len(rows) == len(differences) + 1 >= 4
+    for row in rows:
+        seeds = row['scores']['hard/Dice']['seeds'].values()
+        cells = [f'{len(seeds)}', ', '.join(map(figure, seeds)), means_of(table, row['name'], [('test', 'Dice')])]
+        found, claim = differences.get(row['name']), claims.get(row['name'])
+        if found is None:
+            cells += ['', '', '', '']
+        else:
+            one = found['scores']['hard/Dice']
+            cells += [f'`{found["against"]}`', between(one['difference'], one['low'], one['high'], '+')]
+            p_values = [one['p_value'], *([claim['corrected']] if claim else [])]
+            cells.append(', '.join('1' if value == 1 else figure(value) for value in p_values))
+            cells.append(f'{claim["claim"]}: {claim["verdict"]}' if claim else '')
+        assert f'| `{row["name"]}` | {" | ".join(cells)} |' in page, cells
+
+
 def between(value, low, high, sign=''):
     return f'{figure(value, sign)} ({figure(low, sign)} … {figure(high, sign)})'
+
+
+def test_the_table_of_polyps_from_imagenet_weights(tmp_path):
+    table = stored_table('polyp_pretrained', tmp_path)
+    rows = {row['name']: row['scores']['hard/Dice']['mean'] for row in table['test_sets']['Kvasir']['rows']}
+    assert tuple(rows) == PRETRAINED
+    assert all(f'| `{name}` | {figure(mean)} (' in PAGE.read_text(encoding='utf-8') for name, mean in rows.items())
 
 
 @pytest.mark.parametrize('name', PRETRAINED)
@@ -135,7 +169,7 @@ def test_polyps_from_imagenet_weights(name):
         rows.append(f'| `{name}` − `pretrained` | {" | ".join(cells)} |')
     logged = [row for row in read_json_lines(run / 'metrics.jsonl') if 'loss' in row]
     epochs = [[row for row in logged if epoch < row['epoch'] <= epoch + 1] for epoch in range(3)]
-    for label, key in (('all', 'loss'), ('structure', 'structure')):
+    for label, key in (('all', 'loss'), ('structure', 'structure'))[: 1 if name == 'no_lossnet' else 2]:
         means = [sum(row[key] for row in one) / len(one) for one in epochs]
         rows.append(f'| `{name}`, {label} | {" | ".join(map(figure, means))} |')
     for row in rows:
