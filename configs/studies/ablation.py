@@ -7,15 +7,15 @@ LossNet. It was chosen after two seeds of M²SNet, whose Dice differs by .02 the
 at 64 pixels for 14 epochs, it differs by .19, and a run takes as long. With a deviation of .015 between seeds, 16 seeds
 and seven claims corrected for their number would find an effect of .02 in four of five studies. But of four seeds one
 is .16 lower than the others, because of the running statistics of its batch norms: M²SNet's deviation is .085, with
-which an effect of .08 is found. The variants `precise` measure these statistics again. Results are about this setting:
-at the papers' size an effect may differ. The setting from random weights:
+which an effect of .08 is found. The variants that end in `_precise` measure these statistics again. Results are about
+this setting: at the papers' size an effect may differ. The setting from random weights:
 
     --config.model.encoder=res2net14 --config.model.encoder_weights=none --config.data.size=64
     --config.data.sizes='(48, 56, 64)' --config.epochs=14 --config.optimizer.peak_lr=0.02
 
 Every variant changes one thing. Test images are those of fold 0 in every run. Encoder and LossNet start from one file,
-which is downloaded. `--config.model.encoder_weights=FILE` names one that is already there. The stem that
-`optimizer.freeze_stem` keeps is one of Res2Net's: `busi.py` has that variant.
+which is downloaded. `--config.model.encoder_weights=FILE` names one that is already there, but the variant `lossnet`
+downloads it nevertheless. The stem that `optimizer.freeze_stem` keeps is one of Res2Net's: `busi.py` has that variant.
 """
 
 QUIRKS = tuple(range(8))  # seeds of the variants without a claim
