@@ -16,6 +16,7 @@ from m2snet_jax.storage import local_path, refuse_address, with_addresses
 
 # A run can be resumed with other values of these keys: they do not change its result.
 FREE_KEYS = ('data.root', 'data.cache', 'data.threads', 'log.', 'checkpoint.', 'evaluate.')
+LOSSNET_KEYS = ('loss.lossnet_size', 'loss.lossnet_weights')  # likewise where loss.lossnet is 0: they are not read
 # Keys that hold a path, a pattern of paths or, for weights, also a name.
 PATH_KEYS = (
     'data.root', 'data.images', 'data.masks', 'data.folds_file', 'data.exclude', 'model.encoder_weights',
@@ -192,5 +193,6 @@ def changed_keys(config: Any, recorded: Mapping) -> list[tuple[str, Any, Any]]:
         with contextlib.suppress(InputError):
             if isinstance(before.get(key), str):
                 before[key] = with_addresses(str(local_path(before[key], fetched=False)))
-    keys = [key for key in {**before, **now} if not key.startswith(FREE_KEYS)]
+    free = FREE_KEYS if before['loss.lossnet'] or now['loss.lossnet'] else (*FREE_KEYS, *LOSSNET_KEYS)
+    keys = [key for key in {**before, **now} if not key.startswith(free)]
     return [(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]

@@ -162,6 +162,18 @@ def test_only_keys_that_shape_the_result_stand_against_going_on():
     assert {key for key, _, _ in changed} == {'seed', 'data.sizes'}
 
 
+def test_keys_of_lossnet_shape_the_result_only_with_lossnet():
+    other = {'loss.lossnet_size': 64, 'loss.lossnet_weights': '/vgg16.safetensors'}
+
+    def changed(before, now):
+        recorded = to_json(load_config('quickstart', **{'loss.lossnet': before}))
+        return {key for key, *_ in changed_keys(load_config('quickstart', **{'loss.lossnet': now}, **other), recorded)}
+
+    assert changed(0.0, 0.0) == set()
+    assert changed(0.1, 0.1) == set(other)
+    assert changed(0.0, 0.1) == changed(0.1, 0.0) == {'loss.lossnet', *other}
+
+
 def test_a_level_is_not_added_to_itself():
     config = load_config('quickstart', **{'model.columns': 1, 'model.add_level': True})
     with pytest.raises(InputError, match=r'--config\.model\.add_level=True: with columns=1'):

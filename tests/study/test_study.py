@@ -62,22 +62,25 @@ def test_the_ablation_changes_one_part_at_a_time():
     cells = cells_of(study, base_config(study), '/runs')
     assert len({cell.folder for cell in cells}) == sum(len(variant.seeds) for variant in study.variants)
     claims = {variant.name: variant.claim for variant in study.variants if variant.claim}
-    assert claims.pop('lossnet') == 'higher'
-    assert claims == dict.fromkeys(('add', 'columns_1', 'no_filters', 'concatenate', 'columns_3', 'filters_3'), 'lower')
-    assert all(len(variant.seeds) == 16 for variant in study.variants if variant.claim)
+    assert claims.pop('lossnet_precise') == 'higher'
+    lower = ('add', 'no_filters', 'columns_1', 'concatenate', 'columns_3', 'filters_3')
+    assert claims == {f'{name}_precise': 'lower' for name in lower}
     first, switches = flatten(cells[0].config), set()
     for cell in cells:
         before = first if cell.source is None else flatten(cell.source.config)
         changed = {key for key, value in flatten(cell.config).items() if value != before[key]} - {'seed'}
         if cell.source is not None:
             assert changed == {'steps', 'optimizer.peak_lr', 'precise_batch_norm', 'model.weights'}
+            assert cell.variant == f'{cell.source.variant}_precise'
             continue
-        assert len(changed) == (0 if cell.variant == 'm2snet' else 3 if cell.variant == 'lossnet' else 1), cell.name
+        assert len(changed) == (0 if cell.variant == 'm2snet' else 1), cell.name
         switches |= changed
     assert switches == {
-        'model.columns', 'model.filters', 'model.operation', 'model.add_level', 'loss.lossnet', 'loss.lossnet_size',
-        'loss.lossnet_weights', 'loss.bce', 'data.normalisation', 'data.sizes', 'optimizer.encoder_lr_factor',
+        'model.columns', 'model.filters', 'model.operation', 'model.add_level', 'loss.lossnet', 'loss.bce',
+        'data.normalisation', 'data.sizes', 'optimizer.encoder_lr_factor',
     }  # fmt: skip
+    compared = {variant.against for variant in study.variants if variant.weights_of} - {None}
+    assert compared == {'m2snet_precise'}
 
 
 def test_the_study_of_polyps_is_the_scaled_recipe_of_the_released_program():
