@@ -10,6 +10,7 @@ from pathlib import Path
 
 from m2snet_jax.evaluation.scores import Scores
 from m2snet_jax.evaluation.table import bounds, departures, number, sections, test_sets
+from m2snet_jax.report.page import run_name
 from m2snet_jax.storage import write
 
 NAMES = {
@@ -51,7 +52,7 @@ def _head(folder, summary):
         'SHA-256 of the weights': f'`{summary["model_hash"]}`',
         'Versions': ', '.join(f'{name} {version}' for name, version in summary.get('versions', {}).items()),
     }
-    name, shape = summary.get('model', folder.name), '[H, W]' if classes == 1 else f'[H, W, {classes}]'
+    name, shape = summary.get('model', run_name(folder)), '[H, W]' if classes == 1 else f'[H, W, {classes}]'
     lines = '\n'.join(f'- {key}: {_text(value)}' for key, value in facts.items() if value)
     return f"""---
 library_name: m2snet_jax
@@ -59,7 +60,7 @@ pipeline_tag: image-segmentation
 tags: [medical-imaging, segmentation, {config['model']['name']}, jax, flax]
 ---
 
-# Model card: {_text(folder.resolve().name)}
+# Model card: {_text(run_name(folder))}
 
 **For research. Not a medical device: not tested, approved or fit for diagnosis or treatment.**
 

@@ -3,6 +3,7 @@
 It is made from Scores, the pictures in `scores/cases` and `metrics.jsonl`, so that it can be made again.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,13 @@ CASES = {
 PANELS = ('image', 'mask', 'map', 'errors')
 
 
+def run_name(folder: str | Path) -> str:
+    """Returns the name of a folder for a title; that of a run of a study with its variant, as in `m2snet/seed0`."""
+    folder = Path(folder).resolve()
+    in_study = re.fullmatch(r'(fold\d+-)?seed\d+', folder.name)
+    return f'{folder.parent.name}/{folder.name}' if in_study else folder.name
+
+
 def write_report(scores: Scores, folder: str | Path) -> Path:
     """Writes `report.html` of Scores into the folder of their run or evaluation and returns its path.
 
@@ -41,7 +49,7 @@ def write_report(scores: Scores, folder: str | Path) -> Path:
     config, bootstrap = summary.get('config'), summary.get('bootstrap')
     page = render(
         'report.html.j2',
-        title=f'Scores of {folder.resolve().name}',
+        title=f'Scores of {run_name(folder)}',
         subject=_subject(summary),
         headlines=[_headline(test_set) for test_set in test_sets],
         level=f'{bootstrap["level"]:.0%}' if bootstrap and bootstrap['resamples'] else '',

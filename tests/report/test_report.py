@@ -323,6 +323,15 @@ def test_the_card_counts_what_the_manifest_lists_and_keeps_names_from_being_mark
     assert '# Model card: &lt;b>&#124;run&#42;' in card
 
 
+@pytest.mark.parametrize('name', ['seed0', 'fold2-seed13'])
+def test_a_run_of_a_study_is_named_with_its_variant(folder, scores, tmp_path, name):
+    run = shutil.copytree(folder, tmp_path / 'no_filters' / name)
+    card = write_card(scores, run).read_text(encoding='utf-8')
+    assert f'# Model card: no_filters/{name}\n' in card
+    assert f"load_model('no_filters/{name}')" in card
+    assert f'<title>Scores of no_filters/{name}' in write_report(scores, run).read_text(encoding='utf-8')
+
+
 def test_the_card_of_an_evaluation_does_not_describe_training(scores, tmp_path):
     summary = {key: value for key, value in scores.summary.items() if key != 'step'} | {'model': 'authors.pth'}
     card = write_card(dataclasses.replace(scores, summary=summary), tmp_path).read_text(encoding='utf-8')
