@@ -13,7 +13,7 @@ def get_config(variant: str | None = None, pretrained: bool = False) -> ConfigDi
 
     Args:
         variant: 'paper' follows the text of the paper where it differs from the released program. 'small' trains in 15
-            min on two CPU cores: 128 pixels, batch 8, no LossNet, random initial weights. Its scores are not
+            to 20 min on two CPU cores: 128 pixels, batch 8, no LossNet, random initial weights. Its scores are not
             comparable with published ones.
         pretrained: start encoder and LossNet from ImageNet weights, except in 'small'. They are downloaded once (see
             m2snet_jax/weights/pretrained.py).

@@ -3,13 +3,13 @@
     python train.py --config=configs/kvasir.py --config.data.root=/path/to/folder
 
 The folder holds `TrainDataset/` and `TestDataset/` (see m2snet_jax/data/datasets/polyp.py for the tree and where to
-get it). The released recipe is 50 epochs of 1450 images at 352 pixels, batch 16, for a GPU or a TPU. The variants
-`:paper` and `:small` are described in configs/default.py.
+get it). Without data.root the published archive is downloaded. The released recipe is 50 epochs of 1450 images at 352
+pixels, batch 16, for a GPU or a TPU. The variants `:paper` and `:small` (5 epochs) are described in configs/default.py.
 Published for M²SNet (`released/Dice`): Kvasir .912, CVC-ClinicDB .922, CVC-ColonDB .758, ETIS .749, CVC-300 .903.
 
-The variants below are the released recipe with another encoder; nothing is published for them. Expected: GMAC of a
-prediction of one image at 352 pixels (released recipe: 16.8), PFLOP of the whole training with LossNet (11), and the
-memory of an accelerator for float32 (16 GiB), estimated from the sizes of the maps.
+The variants below are the released recipe with another encoder; nothing is published for them. Each line has three
+estimates: GMAC (10⁹ multiply-adds) to predict one image at 352 pixels, PFLOP (10¹⁵ operations) of the training with
+LossNet, and an accelerator memory that suffices for it in float32. Released recipe: 16.8 GMAC, 11 PFLOP, 16 GiB.
 
 - `:resnet50`: ResNet-50, weights `resnet50` of torchvision. 15.8 GMAC, 11 PFLOP, 16 GiB.
 - `:vgg16`: VGG-16, weights `vgg16` of torchvision, LossNet's file. 73 GMAC, 28 PFLOP, 40 GiB, or 16 GiB with
@@ -32,6 +32,8 @@ def get_config(variant: str | None = None) -> ConfigDict:
         raise ValueError(f'no variant {variant!r}: there are {", ".join(("paper", "small", *ENCODERS))}')
     config = load_file('default', 'get_config')[0](None if variant in ENCODERS else variant, pretrained=True)
     config.data.name = 'polyp'
+    if variant == 'small':
+        config.epochs = 5
     if variant in ENCODERS:
         config.model.encoder = config.model.encoder_weights = ENCODERS[variant]
     if variant == 'vgg16':

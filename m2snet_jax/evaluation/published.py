@@ -11,7 +11,7 @@ SOURCES = {
     'E': 'README of SEPNet (wangtong627/SEPNet), whose rows of M²SNet are copied from the paper',
     'C': 'a single secondary table',
 }
-CAPTION = "Published figures are those of the released program's script (docs/scores.md); letters name their sources."
+CAPTION = "Published figures: probably by the released program's script (docs/scores.md); letters name their sources."
 
 _POLYP = {'mDice': 'Dice', 'mIoU': 'IoU', 'Fw': 'wFm', 'S': 'Sm', 'E': 'Em', 'MAE': 'MAE'}
 _VIDEO = {'mDice': 'Dice', 'mIoU': 'IoU', 'S': 'Sm', 'MAE': 'MAE'}

@@ -50,6 +50,7 @@ def test_it_opens_with_a_badge_to_itself_and_says_device_and_time(name):
     assert '**Time:**' in first
     assert re.search(r'T4 \(an estimate\)|T4\. This is an estimate', first), 'no estimate for a T4'
     assert re.search(r'two\s+CPU cores \(measured\)', first), 'no measured time on a CPU'
+    assert len(re.findall(r'\d [^.:]*\(measured\)', first)) == first.count('(measured)'), 'no figure was measured'
     assert 'After a restart' in first
     assert any(REPOSITORY in cell for cell in cells(name, 'code')), 'it does not install the package'
 

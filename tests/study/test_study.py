@@ -162,8 +162,8 @@ def test_mistakes_in_a_study_file_are_one_line_that_names_the_variant(tmp_path, 
     [
         (
             ['--config=nowhere.py'],
-            '--config=nowhere.py: no such file; give a path or one of ablation, busi, busi_full, kvasir, polyp, '
-            'polyp_pretrained, quickstart',
+            '--config=nowhere.py: no such file; give a path or one of ablation, busi, busi_folds, busi_full, kvasir, '
+            'polyp, polyp_pretrained, quickstart',
         ),
         (['--config=configs/kvasir.py'], 'has no function get_study()'),
         (['--config=quickstart:small'], 'has no variants'),
