@@ -1,4 +1,4 @@
-"""Ablation on BUSI, reduced: the claims of the papers about the parts of the network and LossNet, then the quirks.
+"""Ablation on BUSI, reduced: the claims of the papers about the parts of the network and LossNet.
 
     python -m m2snet_jax study --config=configs/studies/ablation.py --root=/path/to/busi --workdir=runs/study-ablation
 
@@ -19,7 +19,8 @@ The setting that was tried first, from random weights:
     --config.model.encoder=res2net14 --config.model.encoder_weights=none --config.data.size=64
     --config.data.sizes='(48, 56, 64)' --config.epochs=14 --config.optimizer.peak_lr=0.02
 
-The stem that `optimizer.freeze_stem` keeps is one of Res2Net's: `busi.py` has that variant.
+The last five variants are differences between the papers and the released program, without a claim. VGG-16 has no stem
+to keep at its initial weights (`optimizer.freeze_stem`): `busi.py` has that variant.
 """
 
 PRECISE = {'steps': 1, 'optimizer.peak_lr': 0.0, 'precise_batch_norm': 60}  # the weights stay as they are

@@ -1,4 +1,4 @@
-"""BUSI, reduced: training against the released program, the effect of leaks, the effect of each quirk.
+"""BUSI, reduced: training against the released program, the effects of leaks and of differences from the paper.
 
     python -m m2snet_jax study --config=configs/studies/busi.py --root=/path/to/busi --workdir=runs/study-busi
 
@@ -23,7 +23,7 @@ def get_study() -> dict:
     """Returns the study; m2snet_jax/study/definition.py describes the entries."""
     return {
         'config': 'busi:small',
-        'about': 'M²SNet and its quirks on breast ultrasound (BUSI) at 128 pixels, 14 epochs from random weights.',
+        'about': 'M²SNet, and differences from the paper, on BUSI at 128 pixels, 14 epochs from random weights.',
         'seeds': (0, 1),
         'folds': (0,),
         'variants': [

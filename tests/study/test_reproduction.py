@@ -120,28 +120,38 @@ def test_polyps(tmp_path):
             assert f'| {label}, seed {number} | {" | ".join(map(figure, losses))} |' in page
 
 
-@pytest.mark.parametrize('name', ['ablation', 'ablation_random'])
-def test_parts_of_the_network(name, tmp_path):
+@pytest.mark.parametrize(('name', 'start'), [('ablation', 'ImageNet'), ('ablation_random', 'random')])
+def test_parts_of_the_network(name, start, tmp_path):
     page = PAGE.read_text(encoding='utf-8')
     table = stored_table(name, tmp_path)
     claims = {claim['name']: claim for claim in table['claims']}
-    rows = table['test_sets']['test']['rows']
-    differences = {row['name']: row for row in table['test_sets']['test']['differences']}
-    assert rows[0]['name'] == 'm2snet'
-    assert len(rows) == len(differences) + 1 >= 4
-    for row in rows:
-        seeds = row['scores']['hard/Dice']['seeds'].values()
-        cells = [f'{len(seeds)}', ', '.join(map(figure, seeds)), means_of(table, row['name'], [('test', 'Dice')])]
-        found, claim = differences.get(row['name']), claims.get(row['name'])
-        if found is None:
-            cells += ['', '', '', '']
+    rows = {row['name']: row['scores']['hard/Dice']['seeds'] for row in table['test_sets']['test']['rows']}
+    differences = table['test_sets']['test']['differences']
+    found = {(row['name'], row['against']): row['scores']['hard/Dice'] for row in differences}
+    variants = [variant for variant in rows if not variant.endswith('_precise')]
+    assert variants[0] == 'm2snet'
+    assert len(variants) >= 4
+    assert set(rows) == {*variants, *(f'{variant}_precise' for variant in variants)}
+    for variant in variants:
+        trained, precise = (rows[one] for one in (variant, f'{variant}_precise'))
+        assert trained.keys() == precise.keys()
+        cells = [
+            start,
+            f'`{variant}`',
+            f'{len(trained)}',
+            *(', '.join(map(figure, one.values())) for one in (trained, precise)),
+        ]
+        cells.append(means_of(table, f'{variant}_precise', [('test', 'Dice')]))
+        if variant == 'm2snet':
+            cells += ['', '', '']
         else:
-            one = found['scores']['hard/Dice']
-            cells += [f'`{found["against"]}`', between(one['difference'], one['low'], one['high'], '+')]
-            p_values = [one['p_value'], *([claim['corrected']] if claim else [])]
-            cells.append(', '.join('1' if value == 1 else figure(value) for value in p_values))
-            cells.append(f'{claim["claim"]}: {claim["verdict"]}' if claim else '')
-        assert f'| `{row["name"]}` | {" | ".join(cells)} |' in page, cells
+            one, claim = found[f'{variant}_precise', 'm2snet_precise'], claims[f'{variant}_precise']
+            cells.append(between(one['difference'], one['low'], one['high'], '+'))
+            cells.append(
+                ', '.join('1' if value == 1 else figure(value) for value in (one['p_value'], claim['corrected']))
+            )
+            cells.append(f'{claim["claim"]}: {claim["verdict"]}')
+        assert f'| {" | ".join(cells)} |' in page, cells
 
 
 def between(value, low, high, sign=''):
