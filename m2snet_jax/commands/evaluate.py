@@ -80,7 +80,7 @@ def _main(argv):
     keep_freed_memory()
     models = find_models(values.model, '--model=') if values.model else []
     if models and not named:
-        config = own_config(models[0], config)
+        config = parse(argv, None, define, config='default', load=lambda _: own_config(models[0])).config
     check_config(config)
     if values['cross-validate'].value:
         if values.sets:

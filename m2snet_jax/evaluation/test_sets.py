@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from m2snet_jax.config import expand_paths, flatten, load_config, to_json
+from m2snet_jax.config import expand_paths, load_config, to_json
 from m2snet_jax.data.datasets import Dataset, open_dataset
 from m2snet_jax.data.pipeline import eval_batches
 from m2snet_jax.devices import processes
@@ -41,19 +41,17 @@ from m2snet_jax.weights.pretrained import weight_warnings
 Panels = dict[str, UInt8[np.ndarray, 'height width 3']]
 
 
-def own_config(model: Path, given: Any) -> Any:
-    """Returns the config that the run of a model recorded, with the keys that differ from the default in `given`.
+def own_config(model: Path) -> Any:
+    """Returns the config that the run of a model recorded, a ConfigDict with the types of the default.
 
     Raises:
         InputError: `model` is a file, which records no config.
     """
     if not model.is_dir():
         raise InputError(f'--model={model}: a file of weights has no test sets; name a --config')
-    default, config = load_config('default'), load_config('default')
-    changed = {key: value for key, value in flatten(given).items() if value != flatten(default)[key]}
+    config = load_config('default')
     with config.unlocked():
         config.update(ConfigDict(recorded_config(model)))
-        config.update_from_flattened_dict(changed)
         expand_paths(config)
     return config
 
