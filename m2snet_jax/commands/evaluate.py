@@ -82,6 +82,7 @@ def _main(argv):
     if models and not named:
         config = parse(argv, None, define, config='default', load=lambda _: own_config(models[0])).config
     check_config(config)
+    check_same_source(output, None if models else source)
     if values['cross-validate'].value:
         if values.sets:
             raise InputError('--sets: --cross-validate scores every image of the dataset; leave it out')
@@ -90,7 +91,6 @@ def _main(argv):
     elif models:
         scores, faults = evaluate_model(load_predictor(values, config), models, config, values.sets, output), []
     else:
-        check_same_source(output, source)
         scores, faults = evaluate_maps(source, config, output, values.sets, values.masks, values.images)
     write_report(scores, output)
     if models:

@@ -137,6 +137,16 @@ def test_scores_of_other_maps_are_not_overwritten(folders, capsys):
     assert json.loads((folder / 'output/scores/summary.json').read_bytes())['scores'] == json.loads(before)['scores']
 
 
+def test_scores_of_maps_are_not_overwritten_by_those_of_a_model(model, folders, capsys):
+    folder, _ = folders
+    assert on_masks(capsys, folder)[0] == 0
+    before = (folder / 'output/scores/summary.json').read_bytes()
+    assert main(['', 'evaluate', f'--model={model}', f'--output={folder / "output"}', *ARGUMENTS]) == 2
+    assert f'output: holds the scores of {folder / "maps"}; name another folder' in capsys.readouterr().err
+    assert (folder / 'output/scores/summary.json').read_bytes() == before
+    assert not (folder / 'output/maps').exists()
+
+
 def test_missing_maps_are_named_and_extra_ones_left_out(folders, capsys):
     folder, pairs = folders
     (folder / 'maps' / 'two.png').unlink()
