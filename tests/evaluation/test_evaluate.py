@@ -167,6 +167,8 @@ def test_a_broken_map_is_named_and_the_others_are_scored(folders, capsys):
     assert status == 1
     assert 'two.png: cannot be read' in err
     assert figures(sheet) == pytest.approx(expected([pairs[n] for n in sorted(NAMES) if n != 'two']), nan_ok=True)
+    assert [line for line in sheet['warnings'] if f'not in these scores: {folder}/maps/two.png: cannot be' in line]
+    assert f'not in these scores: {folder}/maps/two.png: cannot be' in (folder / 'output/report.html').read_text()
 
 
 def test_one_bit_and_colour_maps_and_other_formats(folders, capsys):
