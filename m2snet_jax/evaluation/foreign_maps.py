@@ -185,6 +185,8 @@ def evaluate_maps(
     for note in notes:
         print(f'note: {note}', file=sys.stderr)
     scores, unreadable = score_maps_on_disk(found, tests, config, output, about, reading, notes)
+    if masks is not None:  # they need not be those of the config, whose published figures these are
+        scores.summary.pop('published', None)
     return scores, faults + unreadable
 
 

@@ -47,8 +47,10 @@ def about_scores(config: Any, models: Sequence[Path], predictor: Predictor) -> d
     variant: dict[str, Any] = {'prediction': predictor.variant} if predictor.variant else {}
     if 'temperatures' in predictor.variant:
         variant['calibrations'] = [read_temperature(model) for model in models]
-    names = with_addresses(', '.join(map(str, models)))
-    return {'config': to_json(config), 'model': names, 'model_hash': predictor.model_hash, **variant}
+    names = [with_addresses(str(model)) for model in models]
+    if len(names) > 1:
+        variant['models'] = names
+    return {'config': to_json(config), 'model': ', '.join(names), 'model_hash': predictor.model_hash, **variant}
 
 
 def model_warnings(models: Sequence[Path]) -> list[str]:

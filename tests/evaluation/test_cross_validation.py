@@ -88,6 +88,9 @@ def check_cross_validation(folder, output):
     assert float(sheet['scores']['test/hard/Dice']) == pytest.approx(np.mean(dice))
     assert 'test/hard/Dice' in sheet['intervals']
     assert 'By fold' in (output / 'report.html').read_text()
+    card = (output / 'model_card.md').read_text()
+    assert 'Every fold is the test, each of the models that were not trained on it.' in card
+    assert f"load_model(['{folder}/runs/fold0-seed0', '{folder}/runs/fold1-seed0', " in card
 
 
 def test_each_image_is_scored_once_by_a_model_that_has_not_seen_it(quick, tmp_path, capsys):

@@ -126,6 +126,14 @@ def test_masks_of_zero_and_one_are_no_empty_masks_under_pranet_and_the_sheet_say
     assert 'warning: test: 4 masks of 0 and 1' in out
 
 
+def test_published_figures_of_a_set_are_not_shown_beside_other_masks(folders, capsys):
+    status, sheet, out, _ = on_masks(capsys, folders[0], '--config=busi')
+    assert status == 0
+    assert 'published' not in sheet
+    assert '.7921' not in out
+    assert '.7921' not in (folders[0] / 'output' / 'report.html').read_text()
+
+
 def test_scores_of_other_maps_are_not_overwritten(folders, capsys):
     folder, _ = folders
     assert on_masks(capsys, folder)[0] == on_masks(capsys, folder)[0] == 0  # the same maps again
