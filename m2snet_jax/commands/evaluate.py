@@ -15,8 +15,9 @@ is MAPS/SET/NAME.png or, if no name occurs in two sets, MAPS/NAME.png. Maps of s
 on. Masks are those of the config, or files in MASKS with the same names; a prefix or suffix that all masks share is
 ignored.
 
-Scores of every protocol are printed, those of `released` beside published scores. scores/, report.html and, for a
-model, model_card.md are written to DIR. Exit status 1: some maps are missing or unreadable; the others are scored.
+Scores of every protocol are printed, those of `released` beside published scores of the test sets of --config. scores/,
+report.html and, for a model, model_card.md are written to DIR. Exit status 1: some maps are missing or unreadable; the
+others are scored.
 """
 
 import sys
