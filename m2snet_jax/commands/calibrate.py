@@ -40,7 +40,9 @@ def _main(argv):
     use_compilation_cache()
     keep_freed_memory()
     for model in find_models(values.model, '--model='):
-        own = config if named else own_config(model, config)
+        own = config
+        if not named:
+            own = parse(argv, None, define, config='default', load=lambda _, model=model: own_config(model)).config
         check_config(own)
         found = calibrate(model, load_model(model, config=own), own)
         path, error = write_temperature(model, found), found['calibration_error']

@@ -15,8 +15,9 @@ is MAPS/SET/NAME.png or, if no name occurs in two sets, MAPS/NAME.png. Maps of s
 on. Masks are those of the config, or files in MASKS with the same names; a prefix or suffix that all masks share is
 ignored.
 
-Scores of every protocol are printed, those of `released` beside published scores. scores/, report.html and, for a
-model, model_card.md are written to DIR. Exit status 1: some maps are missing or unreadable; the others are scored.
+Scores of every protocol are printed, those of `released` beside published scores of the test sets of --config. scores/,
+report.html and, for a model, model_card.md are written to DIR. Exit status 1: some maps are missing or unreadable; the
+others are scored.
 """
 
 import sys
@@ -80,8 +81,9 @@ def _main(argv):
     keep_freed_memory()
     models = find_models(values.model, '--model=') if values.model else []
     if models and not named:
-        config = own_config(models[0], config)
+        config = parse(argv, None, define, config='default', load=lambda _: own_config(models[0])).config
     check_config(config)
+    check_same_source(output, None if models else source)
     if values['cross-validate'].value:
         if values.sets:
             raise InputError('--sets: --cross-validate scores every image of the dataset; leave it out')
@@ -90,7 +92,6 @@ def _main(argv):
     elif models:
         scores, faults = evaluate_model(load_predictor(values, config), models, config, values.sets, output), []
     else:
-        check_same_source(output, source)
         scores, faults = evaluate_maps(source, config, output, values.sets, values.masks, values.images)
     write_report(scores, output)
     if models:

@@ -71,14 +71,14 @@ def _main(argv):
     elif values.reference is None:
         print(table_text(rows, about), end='')
     if values.reference is not None:
-        faults += _compare(values, config, found, about)
+        faults = _compare(values, config, masks.names, found, faults, about)
     for fault in faults:
         print(f'error: {fault}', file=sys.stderr)
     return 1 if faults else 0
 
 
-def _compare(values, config, found, about):
-    """Compares findings with the reference and writes table and page; returns a line for each fault."""
+def _compare(values, config, names, found, faults, about):
+    """Compares the findings of images `names` with the reference and writes table and page; returns all faults."""
     from m2snet_jax.measurement.agreement import compare_findings
     from m2snet_jax.measurement.findings import rows_text
     from m2snet_jax.measurement.mask_folders import MaskImages, measure_masks, pair_findings
@@ -86,8 +86,8 @@ def _compare(values, config, found, about):
     from m2snet_jax.storage import write
 
     reference = MaskImages(values.reference, 'reference', config.data, values.threshold, values.images)
-    others, _, faults = measure_masks(reference, values.smallest)
-    mine, other, faults = pair_findings(found, others, faults)
+    others, _, unread = measure_masks(reference, values.smallest)
+    mine, other, faults = pair_findings(found, others, (names, reference.names), [*faults, *unread])
     agreement = compare_findings(mine, other, values.overlap)
     about = {
         'masks': values.masks,
@@ -97,9 +97,10 @@ def _compare(values, config, found, about):
         'threshold': values.threshold,
         'smallest': about['smallest'],
     }
+    left_out = {'left out': faults} if faults else {}
     output = Path(values.output or 'agreement')
-    write(output / 'agreement.csv', rows_text(agreement.rows, about))
-    write(output / 'agreement.html', agreement_page(agreement, about))
+    write(output / 'agreement.csv', rows_text(agreement.rows, about | left_out))
+    write(output / 'agreement.html', agreement_page(agreement, about, faults))
     counts = ', '.join(f'{agreement.count(outcome)} {outcome}' for outcome in ('found', 'missed', 'invented'))
     print(f'{counts} lesions in {about["images"]} images (overlap of at least {values.overlap:g})')
     for one in agreement.differences:

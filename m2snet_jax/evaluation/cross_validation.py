@@ -11,15 +11,9 @@ from m2snet_jax.data.datasets import open_dataset
 from m2snet_jax.data.duplicates import near_duplicates, thumbnail
 from m2snet_jax.devices.mesh import make_mesh
 from m2snet_jax.errors import InputError
+from m2snet_jax.evaluation.model_entries import about_maps, about_scores, model_warnings, set_model_keys
 from m2snet_jax.evaluation.scores import Scores, figures_of
-from m2snet_jax.evaluation.test_sets import (
-    about_maps,
-    about_scores,
-    model_warnings,
-    score_source,
-    set_model_keys,
-    summarise_all,
-)
+from m2snet_jax.evaluation.test_sets import score_source, summarise_all
 from m2snet_jax.evaluation.trained_images import trained_images
 from m2snet_jax.prediction.folders import claim_folder
 from m2snet_jax.prediction.predictor import Predictor
@@ -62,7 +56,7 @@ def cross_validate(predictors: Sequence[Predictor], models: Sequence[Path], conf
     trained = [_trained(model, {row['image_sha256'] for row in rows}) for model in models]
     unseen = [tuple(k for k, own in enumerate(trained) if row['image_sha256'] not in own) for row in rows]
     everyone = Predictor.joined(predictors)
-    set_model_keys(config, everyone)
+    set_model_keys(config, everyone, models[0])
     claim_folder(output / 'maps', {**about_maps(everyone), 'cross_validated': True})
     scored, folds = _scored_by_fold(predictors, models, unseen, places, config, output)
     results = {'test': scored}

@@ -185,6 +185,8 @@ def evaluate_maps(
     for note in notes:
         print(f'note: {note}', file=sys.stderr)
     scores, unreadable = score_maps_on_disk(found, tests, config, output, about, reading, notes)
+    if masks is not None:  # they need not be those of the config, whose published figures these are
+        scores.summary.pop('published', None)
     return scores, faults + unreadable
 
 
@@ -197,7 +199,7 @@ def score_maps_on_disk(
     reading: Reading = UNDECIDED,
     notes: Sequence[str] = (),
 ) -> tuple[Scores, list[str]]:
-    """Returns the scores of the maps found, and a line for each file that cannot be used.
+    """Returns the scores of the maps found, and a line for each file that cannot be used, also a warning of the scores.
 
     `tests[test_set][index]` is a dict of mask, an array or a MaskFile, and image or None; `reading` is that of the maps
     and `notes` are lines for the score sheet.
@@ -223,4 +225,5 @@ def score_maps_on_disk(
     cases = {
         test_set: draw_cases(test_set, rows, tests[test_set], folder, reading) for test_set, rows in results.items()
     }
-    return summarise(results, config, cases, about, notes), faults
+    warnings = [*notes, *(f'not in these scores: {fault}' for fault in faults)]
+    return summarise(results, config, cases, about, warnings), faults

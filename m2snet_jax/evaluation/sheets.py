@@ -35,14 +35,19 @@ def write_sheets(scores: Scores, folder: str | Path) -> None:
     write_json(folder / SUMMARY, scores.summary)
 
 
-def check_same_source(folder: str | Path, source: str | Path) -> None:
-    """Raises InputError if a folder holds scores of other maps than `source`, or of a model."""
+def check_same_source(folder: str | Path, maps: str | Path | None) -> None:
+    """Raises InputError if a folder holds scores of other maps than `maps`, or of a model.
+
+    `maps` is None for a model: then those of a model are allowed, since `claim_folder` compares models by their hashes.
+    """
     try:
         summary = _read(folder, SUMMARY)
     except InputError:
         return
-    before = summary.get('maps') or summary.get('model')
-    if before not in (None, with_addresses(str(source))) and Path(before).resolve() != Path(source).resolve():
+    before = summary.get('maps') or (None if maps is None else summary.get('model'))
+    if before is None:
+        return
+    if maps is None or (before != with_addresses(str(maps)) and Path(before).resolve() != Path(maps).resolve()):
         raise InputError(f'{folder}: holds the scores of {before}; name another folder with --output')
 
 

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from m2snet_jax.config import expand_paths, flatten, load_config, to_json
+from m2snet_jax.config import expand_paths, load_config
 from m2snet_jax.data.datasets import Dataset, open_dataset
 from m2snet_jax.data.pipeline import eval_batches
 from m2snet_jax.devices import processes
@@ -24,6 +24,7 @@ from m2snet_jax.devices.mesh import Mesh, make_mesh, own_rows, shard
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.cases import Member, draw_cases
 from m2snet_jax.evaluation.image_scores import score_maps
+from m2snet_jax.evaluation.model_entries import about_maps, about_scores, model_warnings, set_model_keys
 from m2snet_jax.evaluation.scores import Scores, summarise
 from m2snet_jax.evaluation.sheets import FOLDER
 from m2snet_jax.evaluation.trained_images import trained_on_warnings
@@ -33,27 +34,23 @@ from m2snet_jax.metrics.workers import in_processes
 from m2snet_jax.prediction.doubt import mean_entropy
 from m2snet_jax.prediction.folders import claim_folder, map_paths
 from m2snet_jax.prediction.predictor import Predictor, is_lesion, released_map, resized_map
-from m2snet_jax.prediction.temperature_file import read_temperature
-from m2snet_jax.storage import finish, refetch, versions, with_addresses
-from m2snet_jax.weights import recorded_config, trained_config
-from m2snet_jax.weights.pretrained import weight_warnings
+from m2snet_jax.storage import finish, refetch, versions
+from m2snet_jax.weights import recorded_config
 
 Panels = dict[str, UInt8[np.ndarray, 'height width 3']]
 
 
-def own_config(model: Path, given: Any) -> Any:
-    """Returns the config that the run of a model recorded, with the keys that differ from the default in `given`.
+def own_config(model: Path) -> Any:
+    """Returns the config that the run of a model recorded, a ConfigDict with the types of the default.
 
     Raises:
         InputError: `model` is a file, which records no config.
     """
     if not model.is_dir():
         raise InputError(f'--model={model}: a file of weights has no test sets; name a --config')
-    default, config = load_config('default'), load_config('default')
-    changed = {key: value for key, value in flatten(given).items() if value != flatten(default)[key]}
+    config = load_config('default')
     with config.unlocked():
         config.update(ConfigDict(recorded_config(model)))
-        config.update_from_flattened_dict(changed)
         expand_paths(config)
     return config
 
@@ -76,7 +73,7 @@ def evaluate_model(
     shown = ', '.join(map(str, models))
     if predictor.classes != config.data.classes:
         raise InputError(f'--model={shown}: predicts {predictor.classes} classes, the config has {config.data.classes}')
-    set_model_keys(config, predictor)
+    set_model_keys(config, predictor, models[0])
     claim_folder(output / 'maps', about_maps(predictor))
     warnings = [*model_warnings(models), *trained_on_warnings(models, dataset)]
     for kind in ('integers', 'floats'):
@@ -85,35 +82,6 @@ def evaluate_model(
             warnings.append(f'{white:g} is white in these images ({kind}), {trained_white:g} in those of the training')
     scores, _ = evaluate(predictor, dataset, config, make_mesh(), output, warnings)
     return scores.with_summary(**about_scores(config, models, predictor), versions=versions())
-
-
-def set_model_keys(config: Any, predictor: Predictor) -> None:
-    """Sets the keys of a config that depend on the models, whatever config names the test sets."""
-    selected = {(member.config or {}).get('select', 'last') for member in predictor.members}
-    with config.unlocked():
-        config.data.size = predictor.size
-        # The sheet must say how the model was chosen.
-        config.select = next(way for way in ('test', 'validation', 'last') if way in selected)
-
-
-def about_maps(predictor: Predictor) -> dict[str, Any]:
-    """Returns what identifies the maps of a predictor, JSON values."""
-    return {'model_hash': predictor.model_hash, 'size': predictor.size, **predictor.variant}
-
-
-def about_scores(config: Any, models: Sequence[Path], predictor: Predictor) -> dict[str, Any]:
-    """Returns the first entries of the summary of models."""
-    variant: dict[str, Any] = {'prediction': predictor.variant} if predictor.variant else {}
-    if 'temperatures' in predictor.variant:
-        variant['calibrations'] = [read_temperature(model) for model in models]
-    names = with_addresses(', '.join(map(str, models)))
-    return {'config': to_json(config), 'model': names, 'model_hash': predictor.model_hash, **variant}
-
-
-def model_warnings(models: Sequence[Path]) -> list[str]:
-    """Returns a line for each doubt about the weights that models were trained from."""
-    configs = [trained for model in models if (trained := trained_config(model))]
-    return list(dict.fromkeys(line for trained in configs for line in weight_warnings(ConfigDict(trained))))
 
 
 def chosen_sets(dataset: Dataset, sets: Sequence[str] | None) -> Dataset:

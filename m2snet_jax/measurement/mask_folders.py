@@ -197,35 +197,43 @@ def _pair_images(names: Sequence[str], flag: str, folder: str | Path) -> dict[st
 
 
 def pair_findings(
-    found: Sequence[Findings], reference: Sequence[Findings], faults: Sequence[str] = ()
+    found: Sequence[Findings],
+    reference: Sequence[Findings],
+    names: tuple[Sequence[str], Sequence[str]],
+    faults: Sequence[str],
 ) -> tuple[list[Findings], list[Findings], list[str]]:
     """Pairs the findings of masks with those of a reference by name; see data/affixes.py.
 
     Args:
-        found, reference: one of each image and class.
-        faults: lines that come first.
+        found, reference: one of each image and class, of images that could be measured.
+        names: of all images of both sides.
+        faults: a line for each file that could not be read; they come first.
 
     Returns:
         The findings of both sides in one order, and a line for each image without a partner of its size.
 
     Raises:
-        InputError: no name in common.
+        InputError: no name in common, or no image that could be measured on both sides.
     """
-    names, others = (list(dict.fromkeys(one.image for one in side)) for side in (found, reference))
-    partners, lines = match_names(names, others, ('masks', 'reference'))
+    partners, lines = match_names(*names, ('masks', 'reference'))
     for line in lines:
         print(line, file=sys.stderr)
     if not partners:
-        raise InputError(f'--reference: no mask of it has the name of one of --masks, as {names[:1]}')
-    absent = [f'{name}: has no mask in --reference' for name in names if name not in partners]
-    absent += [f'{name}: has no mask in --masks' for name in others if name not in partners.values()]
+        raise InputError(f'--reference: no mask of it has the name of one of --masks, as {names[0][:1]}')
+    absent = [f'{name}: has no mask in --reference' for name in names[0] if name not in partners]
+    absent += [f'{name}: has no mask in --masks' for name in names[1] if name not in partners.values()]
+    of_reference = {(one.image, one.class_index): one for one in reference}
+    measured = {image for image, _ in of_reference}
+    found = [one for one in found if partners.get(one.image) in measured]
+    if not found:
+        more = f' ({len(faults) - 1} more)' if len(faults) > 1 else ''
+        raise InputError(f'{faults[0]}{more}')
     classes = [max(one.class_index for one in side) for side in (found, reference)]
     if classes[0] != classes[1]:
         raise InputError(
             f'--reference: has masks of {classes[1]} classes, --masks of {classes[0]}; set --config.data.classes'
         )
-    of_reference = {(one.image, one.class_index): one for one in reference}
-    pairs = [(one, of_reference[partners[one.image], one.class_index]) for one in found if one.image in partners]
+    pairs = [(one, of_reference[partners[one.image], one.class_index]) for one in found]
     for one, other in pairs:
         if one.labels.shape != other.labels.shape:
             sizes = ['x'.join(map(str, side.labels.shape)) for side in (one, other)]

@@ -1,5 +1,6 @@
 """The page of masks compared with a reference: found, missed and invented lesions, and Bland–Altman charts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from m2snet_jax.measurement.agreement import Agreement, Difference
@@ -15,8 +16,11 @@ NAMES = {
 }
 
 
-def agreement_page(agreement: Agreement, about: dict[str, Any]) -> str:
-    """Returns a comparison as one HTML file that needs nothing else; `about` is shown above its charts."""
+def agreement_page(agreement: Agreement, about: dict[str, Any], left_out: Sequence[str] = ()) -> str:
+    """Returns a comparison as one HTML file that needs nothing else.
+
+    `about` is shown above its charts, and before it `left_out`, a line for each image or file that is not compared.
+    """
     measures = [(difference, *NAMES[difference.measure]) for difference in agreement.differences]
     figures = [
         (
@@ -36,6 +40,7 @@ def agreement_page(agreement: Agreement, about: dict[str, Any]) -> str:
         title='Lesions compared with a reference',
         counts={outcome: agreement.count(outcome) for outcome in ('found', 'missed', 'invented')},
         about=about,
+        left_out=left_out,
         figures_of=figures,
         table=table,
         wrong=wrong,

@@ -52,7 +52,8 @@ def _head(folder, summary):
         'SHA-256 of the weights': f'`{summary["model_hash"]}`',
         'Versions': ', '.join(f'{name} {version}' for name, version in summary.get('versions', {}).items()),
     }
-    name, shape = summary.get('model', run_name(folder)), '[H, W]' if classes == 1 else f'[H, W, {classes}]'
+    name = summary.get('models') or summary.get('model', run_name(folder))
+    shape = '[H, W]' if classes == 1 else f'[H, W, {classes}]'
     lines = '\n'.join(f'- {key}: {_text(value)}' for key, value in facts.items() if value)
     return f"""---
 library_name: m2snet_jax
@@ -89,10 +90,14 @@ def _data(folder, summary):
         where = ' `manifest.csv` lists every image with its split, size and SHA-256.'
     else:
         counts, where = {name: entry['images'] for name, entry in test_sets(summary)}, ''
-    fold = config['data'].get('fold')
+    fold, test = config['data'].get('fold'), ''
+    if 'cross_validation' in summary:
+        test = ' Every fold is the test, each of the models that were not trained on it.'
+    elif fold is not None:
+        test = f' Fold {fold} is the test.'
     return f"""## Data
 
-`{config['data']['name']}`: {_text(first_line)}{f' Fold {fold} is the test.' if fold is not None else ''}
+`{config['data']['name']}`: {_text(first_line)}{test}
 
 {_table(('split', 'images'), counts.items())}
 

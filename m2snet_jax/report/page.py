@@ -54,7 +54,7 @@ def write_report(scores: Scores, folder: str | Path) -> Path:
         headlines=[_headline(test_set) for test_set in test_sets],
         level=f'{bootstrap["level"]:.0%}' if bootstrap and bootstrap['resamples'] else '',
         published_note=_published_note(summary, test_sets),
-        warnings=[*summary['warnings'], *_missing_maps(summary)],
+        warnings=[*summary['warnings'], *_missing_maps(summary), *_missing_pictures(test_sets)],
         test_sets=test_sets,
         folds={'heads': ('fold', 'images', 'models', *table.FOLD_COLUMNS), 'rows': table.fold_rows(summary)},
         calibrations=calibration_figures(summary),
@@ -99,6 +99,13 @@ def _about(summary):
 def _missing_maps(summary):
     for test_set, names in summary.get('missing', {}).items():
         yield f'{test_set}: {len(names)} maps were missing and are not in these scores: {", ".join(names)}'
+
+
+def _missing_pictures(test_sets):
+    for one in test_sets:
+        names = [case['name'] for kind in one['cases'] for case in kind['cases'] if not case['panels']]
+        if names:
+            yield f'{one["name"]}: scores/cases lacks the pictures of {len(names)} cases: {", ".join(names)}'
 
 
 def _test_set(folder, scores, name, entry):
@@ -180,11 +187,13 @@ def _cases(folder, cases):
 
 
 def _case(folder, case):
-    """Returns one case as four pictures."""
-    with Image.open(folder / 'scores' / 'cases' / case['file']) as file:
-        panels = np.split(np.asarray(file.convert('RGB')), len(PANELS), axis=1)
+    """Returns one case as four pictures, or without any where its file is missing, as in a copy of the sheets alone."""
+    path, panels = folder / 'scores' / 'cases' / case['file'], []
+    if path.exists():
+        with Image.open(path) as file:
+            panels = np.split(np.asarray(file.convert('RGB')), len(PANELS), axis=1)
     return {
         'name': case['name'],
         'score': '' if case['kind'] == 'lesion_free' else f': Dice {case["Dice"]:.3f}',
-        'panels': [(panel, picture_url(pixels)) for panel, pixels in zip(PANELS, panels, strict=True)],
+        'panels': [(panel, picture_url(pixels)) for panel, pixels in zip(PANELS, panels, strict=bool(panels))],
     }

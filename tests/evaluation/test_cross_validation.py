@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import SETTINGS
+from tiny_models import ARGUMENTS, SETTINGS
 
 from m2snet_jax import load_config
 from m2snet_jax.__main__ import main
@@ -88,6 +88,9 @@ def check_cross_validation(folder, output):
     assert float(sheet['scores']['test/hard/Dice']) == pytest.approx(np.mean(dice))
     assert 'test/hard/Dice' in sheet['intervals']
     assert 'By fold' in (output / 'report.html').read_text()
+    card = (output / 'model_card.md').read_text()
+    assert 'Every fold is the test, each of the models that were not trained on it.' in card
+    assert f"load_model(['{folder}/runs/fold0-seed0', '{folder}/runs/fold1-seed0', " in card
 
 
 def test_each_image_is_scored_once_by_a_model_that_has_not_seen_it(quick, tmp_path, capsys):
@@ -115,6 +118,23 @@ def test_images_that_a_model_was_trained_on_are_a_warning_and_doubt_is_reported(
         assert one['random'] == pytest.approx(np.mean([1 - float(row['hard/Dice']) for row in rows]))
     assert 'risk against coverage' in capsys.readouterr().out
     assert 'Risk against coverage' in (tmp_path / 'two' / 'report.html').read_text()
+
+
+def test_the_sheet_names_the_network_and_the_training_of_the_run_whatever_config_names_the_images(quick, tmp_path):
+    run = quick / 'runs' / 'fold2-seed0'
+    status, sheet, rows = evaluate(tmp_path / 'other', f'--model={run}', *ARGUMENTS, '--config.data.seed=3')
+    assert status == 0
+    assert len(rows) == 5
+    recorded, config = json.loads((run / 'config.json').read_text())['config'], sheet['config']
+    assert (config['model']['encoder'], config['model']['columns'], config['steps']) == ('plain', 1, 2)
+    assert [config[key] for key in ('model', 'optimizer', 'loss', 'batch', 'epochs', 'steps', 'seed')] == [
+        recorded[key] for key in ('model', 'optimizer', 'loss', 'batch', 'epochs', 'steps', 'seed')
+    ]
+    data = config['data']
+    assert (data['name'], data['seed'], data['test_count'], data['fold']) == ('phantoms', 3, 5, None)
+    assert (data['size'], data['sizes'], config['evaluate']['bootstrap']) == (48, [48], 100)
+    assert 'with the encoder plain, run at 48×48 pixels' in (tmp_path / 'other' / 'model_card.md').read_text()
+    assert 'm2snet with plain on phantoms' in (tmp_path / 'other' / 'report.html').read_text()
 
 
 def test_the_same_model_twice_has_the_scores_of_one(quick, tmp_path):

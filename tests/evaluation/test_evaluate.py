@@ -13,7 +13,6 @@ from m2snet_jax.__main__ import main
 from m2snet_jax.config import to_json
 from m2snet_jax.data.datasets import open_dataset
 from m2snet_jax.evaluation.foreign_maps import find_maps
-from m2snet_jax.evaluation.test_sets import own_config
 from m2snet_jax.prediction.predictor import released_map
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
@@ -127,6 +126,14 @@ def test_masks_of_zero_and_one_are_no_empty_masks_under_pranet_and_the_sheet_say
     assert 'warning: test: 4 masks of 0 and 1' in out
 
 
+def test_published_figures_of_a_set_are_not_shown_beside_other_masks(folders, capsys):
+    status, sheet, out, _ = on_masks(capsys, folders[0], '--config=busi')
+    assert status == 0
+    assert 'published' not in sheet
+    assert '.7921' not in out
+    assert '.7921' not in (folders[0] / 'output' / 'report.html').read_text()
+
+
 def test_scores_of_other_maps_are_not_overwritten(folders, capsys):
     folder, _ = folders
     assert on_masks(capsys, folder)[0] == on_masks(capsys, folder)[0] == 0  # the same maps again
@@ -136,6 +143,16 @@ def test_scores_of_other_maps_are_not_overwritten(folders, capsys):
     assert main(['', 'evaluate', *other]) == 2
     assert f'output: holds the scores of {folder / "maps"}; name another folder' in capsys.readouterr().err
     assert json.loads((folder / 'output/scores/summary.json').read_bytes())['scores'] == json.loads(before)['scores']
+
+
+def test_scores_of_maps_are_not_overwritten_by_those_of_a_model(model, folders, capsys):
+    folder, _ = folders
+    assert on_masks(capsys, folder)[0] == 0
+    before = (folder / 'output/scores/summary.json').read_bytes()
+    assert main(['', 'evaluate', f'--model={model}', f'--output={folder / "output"}', *ARGUMENTS]) == 2
+    assert f'output: holds the scores of {folder / "maps"}; name another folder' in capsys.readouterr().err
+    assert (folder / 'output/scores/summary.json').read_bytes() == before
+    assert not (folder / 'output/maps').exists()
 
 
 def test_missing_maps_are_named_and_extra_ones_left_out(folders, capsys):
@@ -158,6 +175,8 @@ def test_a_broken_map_is_named_and_the_others_are_scored(folders, capsys):
     assert status == 1
     assert 'two.png: cannot be read' in err
     assert figures(sheet) == pytest.approx(expected([pairs[n] for n in sorted(NAMES) if n != 'two']), nan_ok=True)
+    assert [line for line in sheet['warnings'] if f'not in these scores: {folder}/maps/two.png: cannot be' in line]
+    assert f'not in these scores: {folder}/maps/two.png: cannot be' in (folder / 'output/report.html').read_text()
 
 
 def test_one_bit_and_colour_maps_and_other_formats(folders, capsys):
@@ -248,14 +267,43 @@ def test_maps_of_two_models_are_not_mixed(model, tmp_path, capsys):
     assert (output / 'scores' / 'summary.json').read_bytes() == before
 
 
-def test_a_run_is_scored_on_its_own_test_sets_with_the_keys_that_are_given(tmp_path):
+@pytest.fixture(params=['evaluate', 'calibrate'])
+def config_of(request, tmp_path, monkeypatch):
+    """Returns what config a command gives to the predictor for a run and keys; it ends there."""
+
+    def config_of(recorded, *arguments):
+        (tmp_path / 'config.json').write_text(json.dumps({'config': recorded}))
+        given = []
+
+        def stop(*_, config, **others):
+            given.append(config)
+            raise InputError('enough')
+
+        monkeypatch.setattr('m2snet_jax.prediction.predictor.load_model', stop)
+        assert main(['', request.param, f'--model={tmp_path}', *arguments]) == 2
+        return given[0]
+
+    return config_of
+
+
+def test_a_run_is_scored_on_its_own_test_sets_with_the_keys_that_are_given(config_of):
     recorded = to_json(load_config('busi:small', **{'data.fold': 2, 'model.name': 'msnet'}))
     del recorded['evaluate']['bootstrap']  # a key that came later than the run
-    (tmp_path / 'config.json').write_text(json.dumps({'config': recorded}))
-    config = own_config(tmp_path, load_config('default', **{'data.root': '/elsewhere', 'evaluate.batch': 3}))
+    config = config_of(recorded, '--root=/elsewhere', '--config.evaluate.batch=3')
     assert (config.data.name, config.data.fold, config.model.name) == ('busi', 2, 'msnet')
     assert tuple(config.data.sizes) == (96, 112, 128)
     assert (config.data.root, config.evaluate.batch, config.evaluate.bootstrap) == ('/elsewhere', 3, 2000)
+
+
+def test_keys_that_are_given_with_the_value_of_the_default_replace_those_of_a_run(config_of):
+    keys = {'data.seed': 1, 'data.folds': 5, 'data.fold': 2, 'data.group_duplicates': True, 'data.window': 'lung'}
+    recorded = to_json(load_config('busi', **keys))
+    assert [config_of(recorded).data[key.removeprefix('data.')] for key in keys] == list(keys.values())
+    wanted = {'data.seed': 0, 'data.folds': 4, 'data.fold': 'none', 'data.group_duplicates': 'false'}
+    config = config_of(recorded, *(f'--config.{key}={value}' for key, value in wanted.items()))
+    data = config.data
+    assert (data.name, data.seed, data.folds, data.fold, data.group_duplicates) == ('busi', 0, 4, None, False)
+    assert data.window == 'lung'
 
 
 def write_maps(folder, *names):

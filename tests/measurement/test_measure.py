@@ -70,6 +70,37 @@ def test_masks_are_compared(folders, tmp_path, capsys):
     assert '-10' in page
 
 
+def cut(path):
+    """Leaves the first half of a file."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize('side', [0, 1])
+def test_an_unreadable_mask_is_named_and_is_not_said_to_be_missing(folders, tmp_path, capsys, side):
+    cut(folders[side] / 'b.png')
+    output = tmp_path / 'agreement'
+    flags = [f'--masks={folders[0]}', f'--reference={folders[1]}', f'--output={output}']
+    assert main(['', 'measure', *flags]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith('1 found, 1 missed, 1 invented lesions in 1 images')
+    (error,) = [line for line in err.splitlines() if line.startswith('error')]
+    assert error.startswith(f'error: {folders[side]}/b.png: cannot be read')
+    assert f'Not compared: {folders[side]}/b.png: cannot be read' in (output / 'agreement.html').read_text()
+    assert f'# left out: {folders[side]}/b.png: cannot be read' in (output / 'agreement.csv').read_text()
+
+
+@pytest.mark.parametrize('side', [0, 1])
+def test_where_no_mask_can_be_read_the_error_names_one(folders, tmp_path, capsys, side):
+    for name in 'ab':
+        cut(folders[side] / f'{name}.png')
+    flags = [f'--masks={folders[0]}', f'--reference={folders[1]}', f'--output={tmp_path / "agreement"}']
+    assert main(['', 'measure', *flags]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f'error: {folders[side]}/a.png: cannot be read')
+    assert error.endswith('(1 more)')
+    assert not (tmp_path / 'agreement').exists()
+
+
 def test_pairs_are_one_to_one_and_need_the_overlap():
     mine, other = np.zeros((10, 30, 1), bool), np.zeros((10, 30, 1), bool)
     other[2:6, 2:22] = True

@@ -339,6 +339,27 @@ def test_the_card_of_an_evaluation_does_not_describe_training(scores, tmp_path):
     assert "load_model('authors.pth')" in card
 
 
+def test_the_card_of_several_models_loads_all_of_them(scores, tmp_path):
+    summary = {**scores.summary, 'model': 'runs/a, runs/b', 'models': ['runs/a', 'runs/b']}
+    card = write_card(dataclasses.replace(scores, summary=summary), tmp_path).read_text(encoding='utf-8')
+    assert "load_model(['runs/a', 'runs/b'])('image.png')" in card
+
+
+def test_a_copy_without_the_pictures_of_its_cases_has_a_page_that_says_so(folder, page, tmp_path, capsys):
+    shutil.copytree(folder / 'scores', tmp_path / 'scores')
+    shutil.rmtree(tmp_path / 'scores' / 'cases' / 'normal')
+    assert main(['', 'report', str(tmp_path)]) == 0
+    again = (tmp_path / 'report.html').read_text(encoding='utf-8')
+    assert 'normal: scores/cases lacks the pictures of 1 cases: <script>alert(1)' in text_of(again)
+    assert again.count('<img') == page.count('<img') - 4
+    shutil.rmtree(tmp_path / 'scores' / 'cases')
+    assert main(['', 'report', str(tmp_path)]) == 0
+    again = (tmp_path / 'report.html').read_text(encoding='utf-8')
+    assert 'test: scores/cases lacks the pictures of 16 cases' in text_of(again)
+    assert '<img' not in again
+    assert 'lacks the pictures' not in page
+
+
 def test_points_that_are_not_finite_are_left_out():
     chart = charts.line_chart([('a', [0, 1, 2, 3], [0, np.nan, np.inf, 1])], 'x', 'y')
     assert 'nan' not in chart
