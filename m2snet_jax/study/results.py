@@ -29,8 +29,9 @@ def study_table(study: Study, cells: list[Cell], references: dict[str, dict] | N
         dict of study, about, config, changes; `runs`, the counts `finished` and `all`; `variants`, a list of dicts of
         name, about, changes, seeds, finished, same_as (names of cells), and seconds, the mean training time of a run;
         `references`, likewise; `test_sets`, {name: dict of `rows`, means and deviations over seeds, `differences`, as
-        `seeds_and_images` gives them, `not_compared` where no images are common, and `published`}; `claims`, as
-        `decide_claims` returns them; `losses`, {variant or reference: {cell: loss of each epoch}}.
+        `seeds_and_images` gives them, `not_compared` where no images are common, and `published`}, those with rows: the
+        finished seeds of a variant have a common fold; `claims`, as `decide_claims` returns them; `losses`,
+        {variant or reference: {cell: loss of each epoch}}.
 
     Raises:
         InputError: runs of one variant were scored on different images.
@@ -89,13 +90,16 @@ def _test_sets(study, groups, dataset):
     test_sets = {}
     for test_set in names:
         rows = [{'name': name, 'scores': _means(group, test_set)} for name, group in groups.items()]
+        rows = [row for row in rows if row['scores']]
+        if not rows:
+            continue  # no seeds of a variant have finished a common fold
         differences = [
             {'name': name, 'against': other, 'scores': _differences(groups[other], groups[name], test_set, own_seeds)}
             for name, other, own_seeds in pairs
             if groups.get(other) and groups[name]
         ]
         test_sets[test_set] = {
-            'rows': [row for row in rows if row['scores']],
+            'rows': rows,
             'differences': [row for row in differences if row['scores']],
             'not_compared': [label_of(row) for row in differences if not row['scores']],
             'published': published(dataset, test_set),

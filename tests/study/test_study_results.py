@@ -72,6 +72,19 @@ def test_what_is_compared_while_a_study_is_under_way(tmp_path):
     assert '(too few seeds)' in text(study_table(study, cells))
 
 
+def test_seeds_without_a_common_fold_have_no_row_yet(tmp_path):
+    study, cells = study_of(tmp_path, variants('a', 'b', seeds=(0, 1), folds=(0, 1)))
+    by_place = {(cell.variant, cell.seed, cell.fold): cell for cell in cells}
+    write_run(by_place['a', 0, 0], [0.5, 0.6], ['p', 'q'])
+    write_run(by_place['a', 1, 1], [0.7, 0.8], ['r', 's'])
+    table = study_table(study, cells)
+    assert (table['runs']['finished'], table['test_sets']) == (2, {})
+    write_study(table, tmp_path / 'runs')
+    assert '2 of 8' in (tmp_path / 'runs' / 'study.html').read_text()
+    write_run(by_place['a', 0, 1], [0.7, 0.8], ['r', 's'])
+    assert study_table(study, cells)['test_sets']['test']['rows'][0]['scores']['hard/Dice']['seeds'] == {'0': 0.65}
+
+
 def test_other_images_are_not_compared(tmp_path):
     study, cells = study_of(tmp_path, variants('a', 'b'))
     write_run(cells[0], [0.5, 0.6])
