@@ -23,7 +23,8 @@ def study_table(study: Study, cells: list[Cell], references: dict[str, dict] | N
     """Returns the table of a study, which may be written as JSON.
 
     Args:
-        references: what `read_references` returned.
+        references: what `read_references` returned. Which of its images have a lesion is taken by name from the
+            sheets of the study; those that no sheet names count as images with one.
 
     Returns:
         dict of study, about, config, changes; `runs`, the counts `finished` and `all`; `variants`, a list of dicts of
@@ -59,9 +60,10 @@ def study_table(study: Study, cells: list[Cell], references: dict[str, dict] | N
                 'seconds': float(np.mean(times)) if times else None,
             }
         )
+    sizes = _lesion_sizes(groups)
     for model, runs in references.items():
         name = reference_name(model)
-        groups[name] = {key: run['test_sets'] for key, run in runs.items()}
+        groups[name] = {key: _with_lesions(run['test_sets'], sizes) for key, run in runs.items()}
         losses[name] = {f'{name}, seed {seed}': run['losses'] for (seed, _), run in runs.items()}
     folders = {cell.folder for cell in cells}
     test_sets = _test_sets(study, groups, cells[0].config.data.name)
@@ -76,6 +78,26 @@ def study_table(study: Study, cells: list[Cell], references: dict[str, dict] | N
         'test_sets': test_sets,
         'claims': decide_claims(study, test_sets),
         'losses': {name: curves for name, curves in losses.items() if curves},
+    }
+
+
+def _lesion_sizes(groups):
+    """{test set: {image: pixels of its lesion}} of the sheets of the study, for references, which have no sizes."""
+    sizes = {}
+    for run in (run for group in groups.values() for run in group.values()):
+        for test_set, images in run.items():
+            sizes.setdefault(test_set, {}).update({name: one['lesion'] for name, one in images.items()})
+    return sizes
+
+
+def _with_lesions(run, sizes):
+    """The same test sets of another program, with the sizes of the lesions that are known."""
+    return {
+        test_set: {
+            name: one | ({'lesion': sizes[test_set][name]} if name in sizes.get(test_set, {}) else {})
+            for name, one in images.items()
+        }
+        for test_set, images in run.items()
     }
 
 
@@ -190,7 +212,7 @@ def _score(image, score):
     """The score of one image; None where it is not defined for an image with, or without, a lesion."""
     has_lesion = image.get('lesion', 1) > 0
     if score.startswith('lesion_free/'):
-        return None if has_lesion else float(image['false'] > 0)
+        return None if has_lesion or 'false' not in image else float(image['false'] > 0)
     return image.get(score) if has_lesion or score.startswith('released/') else None
 
 
