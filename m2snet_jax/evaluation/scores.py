@@ -142,10 +142,13 @@ def _aggregate(classes, clusters, resamples):
         drawn = resample(runs, protocol, clusters, resamples, SEED, 'keep')
         for name in drawn[0]:
             key = name if name.startswith(HARD_ALONE) else f'{protocol}/{name}'
-            values = {key: np.mean([one[name] for one in drawn], axis=0)}
+            # The number of images that a figure is from decides how wide its interval is; over classes, the fewest.
+            counted = [clusters[hard.counted(name, run)] if protocol == 'hard' else clusters for run in runs]
+            fewest = min(counted, key=lambda one: len(np.unique(one)))
+            bounds[key] = interval(figures[key], np.mean([one[name] for one in drawn], axis=0), fewest, LEVEL)
             if len(classes) > 1:
-                values |= {f'class{k}/{key}': one[name] for k, one in enumerate(drawn, 1)}
-            bounds |= {name: interval(figures[name], one, clusters, LEVEL) for name, one in values.items()}
+                for k, (one, own) in enumerate(zip(drawn, counted, strict=True), start=1):
+                    bounds[f'class{k}/{key}'] = interval(figures[f'class{k}/{key}'], one[name], own, LEVEL)
     return figures, bounds
 
 

@@ -1,0 +1,74 @@
+"""Intervals of the score sheets: which images they are over."""
+
+import numpy as np
+
+from m2snet_jax import load_config
+from m2snet_jax.evaluation.comparison import compare_runs
+from m2snet_jax.evaluation.image_scores import score_maps
+from m2snet_jax.evaluation.scores import summarise
+from m2snet_jax.evaluation.sheets import write_sheets
+from m2snet_jax.metrics import bootstrap_mean
+
+
+def scored(name, found, lesions=(True,)):
+    """One image, scored: of each class a square of 36 pixels, if it has that lesion, and a map that finds a share."""
+    mask, maps = np.zeros((20, 20), np.uint8), np.zeros((20, 20, len(lesions)), np.uint8)
+    for k, (share, has_lesion) in enumerate(zip(found, lesions, strict=True)):
+        if has_lesion:
+            mask[10 * k + 2 : 10 * k + 8, 2:8] = k + 1
+            maps[10 * k + 2 : 10 * k + 8, 2 : 2 + round(6 * share), k] = 255
+        else:
+            maps[10 * k, : round(6 * share), k] = 255
+    return 0, name, [], score_maps(maps, mask, len(lesions))
+
+
+def sheet_of(members, classes=1, resamples=400):
+    """The Scores of a test set."""
+    config = load_config('quickstart', **{'data.classes': classes, 'evaluate.bootstrap': resamples})
+    return summarise({'test': members}, config, {'test': []}, {})
+
+
+def intervals_of(scores):
+    return {name.removeprefix('test/'): bounds for name, bounds in scores.summary['intervals'].items()}
+
+
+def test_one_image_with_a_lesion_or_without_has_no_interval(tmp_path):
+    scores = sheet_of([scored(f'image{k}', [1 if k == 0 else k / 12], [k == 0]) for k in range(12)])
+    assert (scores.figures['test/hard/count'], scores.figures['test/hard/Dice']) == (1, 1)
+    write_sheets(scores, tmp_path)
+    bounds = intervals_of(scores)
+    row = compare_runs(tmp_path, tmp_path, resamples=20)['test']['scores']['hard/Dice']
+    assert np.isnan(
+        [bounds['hard/Dice'], bounds['hard/HD95'], bounds['hard/HD95_found'], (row['low'], row['high'])]
+    ).all()
+    assert np.isfinite(
+        [bounds['lesion_free/false_positive_share'], bounds['pooled/Dice'], bounds['released/MAE']]
+    ).all()
+    bounds = intervals_of(sheet_of([scored(f'image{k}', [k / 12], [k > 0]) for k in range(12)]))
+    assert np.isnan(bounds['lesion_free/false_positive_share']).all()
+    assert np.isnan(bounds['lesion_free/false_positive_area']).all()
+    assert np.isfinite(bounds['hard/Dice']).all()
+
+
+def test_means_without_missed_lesions_are_over_those_found():
+    bounds = intervals_of(sheet_of([scored(f'image{k}', [0.5 if k == 0 else 0]) for k in range(9)]))
+    assert np.isnan(bounds['hard/HD95_found']).all()
+    assert bounds['hard/HD95'] == (np.inf, np.inf)
+
+
+def test_images_without_a_lesion_do_not_narrow_the_means_over_the_others():
+    members = [scored(f'image{k}', [k / 6], [True]) for k in range(1, 7)]
+    low, high = bootstrap_mean(np.array([2 * k / (k + 6) for k in range(1, 7)]), resamples=4000)
+    members += [scored(f'free{k}', [0], [False]) for k in range(40)]
+    found = intervals_of(sheet_of(members, resamples=4000))['hard/Dice']
+    # Somewhat wider, because the number of images with a lesion differs between resamples.
+    assert found[0] <= low < high <= found[1]
+
+
+def test_the_mean_over_classes_has_an_interval_if_each_class_has_one():
+    rare = [scored(f'image{k}', [k / 6, 0.5], [True, k == 3]) for k in range(1, 7)]
+    bounds = intervals_of(sheet_of(rare, classes=2))
+    assert np.isfinite(bounds['class1/hard/Dice']).all()
+    assert np.isnan([bounds['class2/hard/Dice'], bounds['hard/Dice']]).all()
+    both = [scored(f'image{k}', [k / 6, 0.5], [True, True]) for k in range(1, 7)]
+    assert np.isfinite(intervals_of(sheet_of(both, classes=2))['hard/Dice']).all()
