@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from m2snet_jax.data.splits import clip_of
+from m2snet_jax.data.subfolders import clusters_of
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.sheets import read_per_image
 from m2snet_jax.metrics import hard, pranet, released
@@ -82,8 +82,8 @@ def _compare(names, before, after, resamples, seed, folders):
     if not np.array_equal(lesions[0], lesions[1]):
         other = names[int(np.flatnonzero(lesions[0] != lesions[1])[0])]
         raise InputError(f'{folders[1]}: {other!r} was scored on another mask than in {folders[0]}; use the same data')
-    clips = [clip_of(name) for name in names]
-    clusters = np.array(clips) if any(clips) else np.arange(len(names))
+    labels = clusters_of(names)
+    clusters = groups(labels, len(names))
     scores = {}
     for protocol, columns in MEANS.items():
         kept = lesions[0] > 0 if protocol == 'hard' else np.ones(len(names), bool)
@@ -93,7 +93,7 @@ def _compare(names, before, after, resamples, seed, folders):
                 continue  # a sheet that was written before the score was added
             one, other = (np.array([run[name][key] for name in names])[kept] for run in (before, after))
             scores[key] = compare_means(one, other, clusters=clusters[kept], resamples=resamples, seed=seed)
-    return {'images': len(names), 'resampled': 'clips' if any(clips) else 'images', 'scores': scores}
+    return {'images': len(names), 'resampled': 'clips' if labels else 'images', 'scores': scores}
 
 
 def read_scores(folder: str | Path) -> dict[str, dict[str, dict[str, float]]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from m2snet_jax.data.subfolders import clusters_of
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.comparison import read_scores
 from m2snet_jax.evaluation.references import read_reference
@@ -78,7 +79,7 @@ def compare_leaked(runs: list[str], report: str | Path) -> dict[str, Any]:
             is_near = np.array([name in near[test_set] for name in kept], bool)
             if is_near.any() and not is_near.all():
                 values = np.array([[run[name][score] for name in kept] for run in members])
-                entry[score] = groups_and_seeds(values, is_near)
+                entry[score] = groups_and_seeds(values, is_near, clusters=clusters_of(kept))
         if entry:
             table[test_set] = entry
     if not table:

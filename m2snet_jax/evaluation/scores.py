@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from m2snet_jax import metrics
-from m2snet_jax.data.splits import clip_of
+from m2snet_jax.data.subfolders import clusters_of
 from m2snet_jax.evaluation.cases import Member
 from m2snet_jax.evaluation.image_scores import NOTES
 from m2snet_jax.evaluation.published import published
@@ -76,13 +76,12 @@ def summarise(
     for test_set, members in results.items():
         names, images = [member[1] for member in members], [member[-1] for member in members]
         classes = [list(one) for one in zip(*(image['scores'] for image in images), strict=True)]
-        clips = [clip_of(name) for name in names]
-        clusters = groups(clips if any(clips) else None, len(names))
-        flat, bounds = _aggregate(classes, clusters, config.evaluate.bootstrap)
+        clusters = clusters_of(names)
+        flat, bounds = _aggregate(classes, groups(clusters, len(names)), config.evaluate.bootstrap)
         scores |= {f'{test_set}/{name}': value for name, value in flat.items()}
         intervals |= {f'{test_set}/{name}': value for name, value in bounds.items()}
         rows += [row for name, image in zip(names, images, strict=True) for row in _rows(test_set, name, image)]
-        counts[test_set] = {'images': len(names), 'resampled': 'clips' if any(clips) else 'images'}
+        counts[test_set] = {'images': len(names), 'resampled': 'clips' if clusters else 'images'}
         for note, number in collections.Counter(note for image in images for note in image['notes']).items():
             warnings.append(f'{test_set}: {number} {NOTES[note]}')
         details[test_set] = {

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from m2snet_jax.data.splits import clip_of
+from m2snet_jax.data.subfolders import clusters_of
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.comparison import read_scores
 from m2snet_jax.evaluation.published import published
@@ -161,7 +161,7 @@ def _differences(first, second, test_set, own_seeds):
         if paired:
             before = before[[seeds.index(seed) for seed in common]]
             after = after[[others.index(seed) for seed in common]]
-        clusters = [clip_of(name) or name for name in images]
+        clusters = clusters_of(images) or images  # by name, so that the order of a sheet does not matter
         found = seeds_and_images(before, after, paired=paired, clusters=clusters, resamples=RESAMPLES)
         rows[score] = {key: _known(value) for key, value in found.items()}
         rows[score] |= {'paired': paired, 'seeds': [len(before), len(after)], 'images': len(images)}

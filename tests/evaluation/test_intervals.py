@@ -1,13 +1,20 @@
 """Intervals of the score sheets: which images they are over."""
 
+import json
+
 import numpy as np
+import pytest
+from study_files import study_of, variants, write_run
 
 from m2snet_jax import load_config
+from m2snet_jax.data.subfolders import clusters_of
 from m2snet_jax.evaluation.comparison import compare_runs
 from m2snet_jax.evaluation.image_scores import score_maps
+from m2snet_jax.evaluation.leaked import compare_leaked
 from m2snet_jax.evaluation.scores import summarise
 from m2snet_jax.evaluation.sheets import write_sheets
 from m2snet_jax.metrics import bootstrap_mean
+from m2snet_jax.study.results import study_table
 
 
 def scored(name, found, lesions=(True,)):
@@ -72,3 +79,57 @@ def test_the_mean_over_classes_has_an_interval_if_each_class_has_one():
     assert np.isnan([bounds['class2/hard/Dice'], bounds['hard/Dice']]).all()
     both = [scored(f'image{k}', [k / 6, 0.5], [True, True]) for k in range(1, 7)]
     assert np.isfinite(intervals_of(sheet_of(both, classes=2))['hard/Dice']).all()
+
+
+def test_images_of_one_folder_are_drawn_together_unless_all_share_it():
+    assert clusters_of(['a', 'b']) is None
+    assert clusters_of(['all/a', 'all/b']) is None
+    for names in (['x/1', 'x/2', 'y/1', 'z', 'x'], [f'all/{name}' for name in ('x/1', 'x/2', 'y/1', 'z', 'x')]):
+        first, second, *others = clusters_of(names) or ()
+        assert first == second
+        assert len({first, *others}) == 4
+
+
+FLAT = [f'{letter}{k}' for letter in 'abc' for k in range(4)]
+CLIPS = [f'{name[0]}/{name}' for name in FLAT]
+MIXED = [*CLIPS[:4], *FLAT[4:]]
+APART = [*CLIPS[:4], *(f'{name}/0' for name in FLAT[4:])]
+
+
+def bounds_of(names, tmp_path):
+    """Intervals of the same scores under these names: of a sheet, `compare`, a study and `compare --leaks`."""
+    sheets = sheet_of([scored(name, [(k % 5 + 1) / 6]) for k, name in enumerate(names)])
+    study, cells = study_of(tmp_path, variants('one', 'other', seeds=(0, 1, 2)))
+    rng = np.random.default_rng(0)
+    for cell in cells:
+        write_run(cell, rng.random(12), names, lesion_free=0)
+    one, *_, other = cells
+    compared = compare_runs(one.folder, other.folder)['test']
+    assert compared['resampled'] == sheets.summary['test_sets']['test']['resampled']
+    pairs = [{'names': ['t', name], 'splits': ['train', 'test']} for name in names[::2]]
+    (tmp_path / 'validate.json').write_text(json.dumps({'near_duplicates': {'pairs': pairs}}))
+    rows = {
+        'sheet': sheets.summary['intervals']['test/hard/Dice'],
+        'compare': [compared['scores']['hard/Dice'][key] for key in ('low', 'high', 'p_value')],
+        'study': study_table(study, cells)['test_sets']['test']['differences'][0]['scores']['hard/Dice']['by_images'],
+    }
+    leaked = compare_leaked([str(one.folder)], tmp_path / 'validate.json')['test']['hard/Dice']
+    return compared['resampled'], rows | {'leaks': [leaked['low'], leaked['high']]}
+
+
+@pytest.mark.parametrize(
+    ('names', 'same', 'resampled'),
+    [
+        ([f'maps/all/{name}' for name in FLAT], FLAT, 'images'),
+        (MIXED, APART, 'clips'),
+        ([f'all/{name}' for name in MIXED], APART, 'clips'),
+    ],
+)
+def test_names_that_say_the_same_have_the_same_intervals_in_every_table(names, same, resampled, tmp_path):
+    for folder in ('names', 'same'):
+        (tmp_path / folder).mkdir()
+    (by, found), (_, expected) = bounds_of(names, tmp_path / 'names'), bounds_of(same, tmp_path / 'same')
+    assert by == resampled
+    for table, bounds in found.items():
+        assert np.isfinite(bounds).all()
+        assert bounds == pytest.approx(expected[table]), table

@@ -28,6 +28,12 @@ def test_two_groups_of_images_of_one_run_and_of_several():
     assert (one['near'], one['others'], one['images']) == (*map(pytest.approx, means), [5, 7])
     assert one['low'] == pytest.approx(means[0] - means[1] - np.hypot(means[0] - low, other_high - means[1]))
     assert one['high'] == pytest.approx(means[0] - means[1] + np.hypot(high - means[0], means[1] - other_low))
+    clips = np.array([*'aabbc', *'ddeeffd'])
+    together = groups_and_seeds(scores[:1], is_near, clusters=clips, resamples=300)
+    (low, _), (_, other_high) = (
+        bootstrap_mean(scores[0][chosen], clusters=clips[chosen], resamples=300) for chosen in (is_near, ~is_near)
+    )
+    assert together['low'] == pytest.approx(means[0] - means[1] - np.hypot(means[0] - low, other_high - means[1]))
     constant = rng.random((4, 2)) @ np.array([[1] * 3 + [0] * 4, [0] * 3 + [1] * 4])  # images alike: t alone is left
     found = groups_and_seeds(constant, np.arange(7) < 3, resamples=50)
     by_seed = constant[:, 0] - constant[:, 6]
