@@ -26,7 +26,7 @@ def compare_runs(first: str | Path, second: str | Path, *, resamples: int = 2000
     Returns:
         {test set: dict of `images`, their number; `resampled`, 'images' or 'clips'; and `scores`, {'<protocol>/<name>':
         what `compare_means` returns}}, over the test sets and scores that both have. Scores of several classes are
-        averaged over the classes of each image.
+        those of `read_scores`, so that their means may differ from those of the sheets.
 
     Raises:
         InputError: no sheets, no test set in common, or different images or lesions.
@@ -101,6 +101,7 @@ def read_scores(folder: str | Path) -> dict[str, dict[str, dict[str, float]]]:
 
     Returns:
         {test set: {image: {'<protocol>/<name>': mean over classes, 'lesion': its pixels, 'false': false positives}}}.
+        Means of protocol `hard` are over the classes that the image has, over all if it has none.
     """
     rows = {}
     for row in read_per_image(folder):
@@ -108,10 +109,21 @@ def read_scores(folder: str | Path) -> dict[str, dict[str, dict[str, float]]]:
     columns = [f'{protocol}/{name}' for protocol, names in MEANS.items() for name in names]
     return {
         test_set: {
-            name: {key: float(np.mean([float(one[key]) for one in classes])) for key in columns if key in classes[0]}
-            | {'lesion': sum(float(one['hard/TP']) + float(one['hard/FN']) for one in classes)}
+            name: {key: _class_mean(classes, key) for key in columns if key in classes[0]}
+            | {'lesion': sum(map(_lesion, classes))}
             | {'false': sum(float(one['hard/FP']) for one in classes)}
             for name, classes in images.items()
         }
         for test_set, images in rows.items()
     }
+
+
+def _class_mean(classes, key):
+    """The mean of a score over the rows of one image, in protocol `hard` over those of the classes that it has."""
+    present = [one for one in classes if _lesion(one) > 0] if key.startswith('hard/') else []
+    return float(np.mean([float(one[key]) for one in present or classes]))
+
+
+def _lesion(row):
+    """The pixels of the lesion of one class."""
+    return float(row['hard/TP']) + float(row['hard/FN'])

@@ -70,8 +70,12 @@ def aggregate_all(scores: Sequence[Mapping[str, ImageScores]], nan_policy: str =
 
 
 def class_mean(summaries: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Returns the mean over classes of what `aggregate` returned for each; NaN where any class has NaN."""
-    names = [name for name in summaries[0] if name not in hard.TALLIES and not name.startswith('omitted/')]
+    """Returns the mean over classes of what `aggregate` or `aggregate_all` returned for each.
+
+    NaN where any class has NaN. Numbers of images, such as `count`, are left out.
+    """
+    averaged = [name for name in summaries[0] if name.removeprefix('hard/') not in hard.TALLIES]
+    names = [name for name in averaged if not name.startswith('omitted/')]
     return {name: float(np.mean([summary[name] for summary in summaries])) for name in names}
 
 

@@ -1,4 +1,4 @@
-"""Intervals of the score sheets: which images they are over."""
+"""Figures and intervals of the score sheets: which images they are over."""
 
 import json
 
@@ -7,13 +7,16 @@ import pytest
 from study_files import study_of, variants, write_run
 
 from m2snet_jax import load_config
+from m2snet_jax.config import to_json
 from m2snet_jax.data.subfolders import clusters_of
 from m2snet_jax.evaluation.comparison import compare_runs
 from m2snet_jax.evaluation.image_scores import score_maps
 from m2snet_jax.evaluation.leaked import compare_leaked
 from m2snet_jax.evaluation.scores import summarise
 from m2snet_jax.evaluation.sheets import write_sheets
+from m2snet_jax.evaluation.table import sections
 from m2snet_jax.metrics import bootstrap_mean
+from m2snet_jax.report.card import write_card
 from m2snet_jax.study.results import study_table
 
 
@@ -81,13 +84,39 @@ def test_the_mean_over_classes_has_an_interval_if_each_class_has_one():
     assert np.isfinite(intervals_of(sheet_of(both, classes=2))['hard/Dice']).all()
 
 
+def test_a_class_that_an_image_lacks_is_left_out_of_its_hard_scores(tmp_path):
+    members = [scored(f'image{k}', [5 / 6, 0.5], [True, k == 0]) for k in range(4)]
+    members.append(scored('free', [0, 0.5], [False, False]))
+    scores = sheet_of(members, classes=2)
+    write_sheets(scores, tmp_path)
+    found = compare_runs(tmp_path, tmp_path, resamples=20)['test']['scores']
+    # Dice 10/11 and recall 5/6 of the first class in four images, 2/3 and 1/2 of the second in one of them.
+    assert found['hard/Dice']['first'] == pytest.approx((3 * 10 / 11 + (10 / 11 + 2 / 3) / 2) / 4)
+    assert found['hard/recall']['first'] == pytest.approx((3 * 5 / 6 + (5 / 6 + 1 / 2) / 2) / 4)
+    assert scores.figures['test/hard/Dice'] == pytest.approx((10 / 11 + 2 / 3) / 2)  # first over images, then classes
+    counts = {name: value for name, value in scores.figures.items() if name.endswith(('count', 'missed'))}
+    assert counts == {
+        'test/class1/hard/count': 4, 'test/class1/hard/missed': 0, 'test/class1/lesion_free/count': 1,
+        'test/class2/hard/count': 1, 'test/class2/hard/missed': 0, 'test/class2/lesion_free/count': 4,
+    }  # fmt: skip
+    assert [section for section, *_ in sections(scores.summary, 'test')][2:] == ['hard', 'pooled', 'lesion-free']
+    about = {'config': to_json(load_config('quickstart', **{'data.classes': 2})), 'model_hash': 'a' * 64, 'model': 'x'}
+    missed = sheet_of([*members, scored('last', [1, 0], [True, True])], classes=2).with_summary(**about)
+    card = write_card(missed, tmp_path).read_text()
+    assert 'test, class 2: the map is empty in 1 of 2 images with a lesion.' in card
+    assert card.count('the map is empty') == 1
+    none = sheet_of([scored('free', [0, 0], [False, False])], classes=2)
+    assert [section for section, *_ in sections(none.summary, 'test')][2:] == ['pooled', 'lesion-free']
+
+
 def test_images_of_one_folder_are_drawn_together_unless_all_share_it():
     assert clusters_of(['a', 'b']) is None
     assert clusters_of(['all/a', 'all/b']) is None
     for names in (['x/1', 'x/2', 'y/1', 'z', 'x'], [f'all/{name}' for name in ('x/1', 'x/2', 'y/1', 'z', 'x')]):
-        first, second, *others = clusters_of(names) or ()
-        assert first == second
-        assert len({first, *others}) == 4
+        labels = clusters_of(names)
+        assert labels is not None
+        assert labels[0] == labels[1]
+        assert len(set(labels)) == 4
 
 
 FLAT = [f'{letter}{k}' for letter in 'abc' for k in range(4)]
