@@ -71,7 +71,7 @@ def compare_means(
         sample = Sample(weights)
         resampled.append(subtract(sample.mean(second), sample.mean(first)))
     low, high = interval(difference, np.concatenate(resampled), clusters, level)
-    p_value = float(signed_rank(subtract(second, first), clusters, False))
+    p_value = float(signed_rank(subtract(second, first), clusters))
     return {
         'first': before, 'second': after, 'difference': difference, 'low': low, 'high': high, 'p_value': p_value
     }  # fmt: skip

@@ -138,7 +138,7 @@ def _aggregate(classes, clusters, resamples):
         return figures, bounds
     for protocol in PROTOCOLS:
         runs = [stack([image[protocol] for image in scores]) for scores in classes]
-        drawn = resample(runs, protocol, clusters, resamples, SEED, 'keep')
+        drawn = resample(runs, protocol, clusters, resamples, SEED)
         for name in drawn[0]:
             key = name if name.startswith(HARD_ALONE) else f'{protocol}/{name}'
             # The number of images that a figure is from decides how wide its interval is; over classes, the fewest.
