@@ -5,8 +5,10 @@ python -m m2snet_jax compare --leaks=validate.json RUN [RUN …] [--json]
 
 RUN_A and RUN_B are folders that train or evaluate wrote, with scores of the same images. For each score the command
 prints its mean in both runs, the difference B - A with its 95 % interval, and the p value of Wilcoxon's signed-rank
-test. The interval is from a paired bootstrap over images, or over clips if the images are frames of videos. Means of
+test. The interval is from a paired bootstrap over images, or over clips, the folders in the names of images. Means of
 protocol `hard` are over the images with a lesion. Scores that exist only for a whole set, e.g. maxDic, are omitted.
+With several classes the score of an image is the mean over its classes, in protocol `hard` over those that the image
+contains. The score sheet averages each class over its images first, so its means may differ.
 
 --leaks names validate.json, which `validate --output` writes for the data of the runs. The command compares the test
 images that are near-duplicates of training images with the other images of their test set. Several runs are treated as

@@ -10,7 +10,8 @@ the other, or N at a time with --jobs=N, each on an equal share of the cores. Wi
 of a loss may differ. To resume an interrupted study, repeat the command. `--config.key=value` changes a key of all
 variants. After each run the table is written to DIR/study.json and, with losses and published scores, to
 DIR/study.html. --reference names a folder with the scores of another program, one JSON file for each run: model, seed,
-per_image {name: [Dice, IoU, MAE]} and, optionally, fold, loss_per_epoch and seconds. Exit status 1: a run failed.
+per_image {name: [Dice, IoU, MAE]} and, optionally, fold, loss_per_epoch and seconds. Which of these images have a
+lesion is taken from the runs of the study, by name. Exit status 1: a run failed.
 """
 
 import sys

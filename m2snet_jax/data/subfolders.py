@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,16 @@ def group_by_folder(pairs: list[Pair], root: Path, warnings: list[str]) -> list[
         dataclasses.replace(pair, group=group or (pair.name if shared else ''))
         for pair, group in zip(pairs, groups, strict=True)
     ]
+
+
+def clusters_of(names: Sequence[str]) -> list[str] | None:
+    """Returns the cluster of each image: its clip, or itself without one; None if each image is its own.
+
+    The images of a cluster are drawn together by the bootstrap. A folder that all names share is no clip.
+    """
+    shared = len(_shared_folder(names))
+    clips = [name[shared : name.rfind('/') + 1] for name in names]
+    return [clip or name for clip, name in zip(clips, names, strict=True)] if any(clips) else None
 
 
 def _shared_folder(names):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from m2snet_jax.data.splits import clip_of
+from m2snet_jax.data.subfolders import clusters_of
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.sheets import read_per_image
 from m2snet_jax.metrics import hard, pranet, released
@@ -26,7 +26,7 @@ def compare_runs(first: str | Path, second: str | Path, *, resamples: int = 2000
     Returns:
         {test set: dict of `images`, their number; `resampled`, 'images' or 'clips'; and `scores`, {'<protocol>/<name>':
         what `compare_means` returns}}, over the test sets and scores that both have. Scores of several classes are
-        averaged over the classes of each image.
+        those of `read_scores`, so that their means may differ from those of the sheets.
 
     Raises:
         InputError: no sheets, no test set in common, or different images or lesions.
@@ -71,7 +71,7 @@ def compare_means(
         sample = Sample(weights)
         resampled.append(subtract(sample.mean(second), sample.mean(first)))
     low, high = interval(difference, np.concatenate(resampled), clusters, level)
-    p_value = float(signed_rank(subtract(second, first), clusters, False))
+    p_value = float(signed_rank(subtract(second, first), clusters))
     return {
         'first': before, 'second': after, 'difference': difference, 'low': low, 'high': high, 'p_value': p_value
     }  # fmt: skip
@@ -82,8 +82,8 @@ def _compare(names, before, after, resamples, seed, folders):
     if not np.array_equal(lesions[0], lesions[1]):
         other = names[int(np.flatnonzero(lesions[0] != lesions[1])[0])]
         raise InputError(f'{folders[1]}: {other!r} was scored on another mask than in {folders[0]}; use the same data')
-    clips = [clip_of(name) for name in names]
-    clusters = np.array(clips) if any(clips) else np.arange(len(names))
+    labels = clusters_of(names)
+    clusters = groups(labels, len(names))
     scores = {}
     for protocol, columns in MEANS.items():
         kept = lesions[0] > 0 if protocol == 'hard' else np.ones(len(names), bool)
@@ -93,7 +93,7 @@ def _compare(names, before, after, resamples, seed, folders):
                 continue  # a sheet that was written before the score was added
             one, other = (np.array([run[name][key] for name in names])[kept] for run in (before, after))
             scores[key] = compare_means(one, other, clusters=clusters[kept], resamples=resamples, seed=seed)
-    return {'images': len(names), 'resampled': 'clips' if any(clips) else 'images', 'scores': scores}
+    return {'images': len(names), 'resampled': 'clips' if labels else 'images', 'scores': scores}
 
 
 def read_scores(folder: str | Path) -> dict[str, dict[str, dict[str, float]]]:
@@ -101,6 +101,7 @@ def read_scores(folder: str | Path) -> dict[str, dict[str, dict[str, float]]]:
 
     Returns:
         {test set: {image: {'<protocol>/<name>': mean over classes, 'lesion': its pixels, 'false': false positives}}}.
+        Means of protocol `hard` are over the classes that the image has, over all if it has none.
     """
     rows = {}
     for row in read_per_image(folder):
@@ -108,10 +109,21 @@ def read_scores(folder: str | Path) -> dict[str, dict[str, dict[str, float]]]:
     columns = [f'{protocol}/{name}' for protocol, names in MEANS.items() for name in names]
     return {
         test_set: {
-            name: {key: float(np.mean([float(one[key]) for one in classes])) for key in columns if key in classes[0]}
-            | {'lesion': sum(float(one['hard/TP']) + float(one['hard/FN']) for one in classes)}
+            name: {key: _class_mean(classes, key) for key in columns if key in classes[0]}
+            | {'lesion': sum(map(_lesion, classes))}
             | {'false': sum(float(one['hard/FP']) for one in classes)}
             for name, classes in images.items()
         }
         for test_set, images in rows.items()
     }
+
+
+def _class_mean(classes, key):
+    """The mean of a score over the rows of one image, in protocol `hard` over those of the classes that it has."""
+    present = [one for one in classes if _lesion(one) > 0] if key.startswith('hard/') else []
+    return float(np.mean([float(one[key]) for one in present or classes]))
+
+
+def _lesion(row):
+    """The pixels of the lesion of one class."""
+    return float(row['hard/TP']) + float(row['hard/FN'])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from m2snet_jax.data.subfolders import clusters_of
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.comparison import read_scores
 from m2snet_jax.evaluation.references import read_reference
@@ -50,7 +51,8 @@ def compare_leaked(runs: list[str], report: str | Path) -> dict[str, Any]:
     Returns:
         {test set: {score: dict of `near`, `others`, the mean scores; `images`, the numbers of both; `difference`, near
         minus others; `low`, `high`, its 95 % interval; `runs`, the difference in each}}, over the test sets that have
-        images near training. Images without a lesion are left out of protocol `hard`.
+        images near training, and the scores that all runs have. Images without a lesion are left out of protocol
+        `hard`; where one of the runs is a sheet, it says which these are.
 
     Raises:
         InputError: no sheets, or runs with scores of other images.
@@ -69,15 +71,15 @@ def compare_leaked(runs: list[str], report: str | Path) -> dict[str, Any]:
             raise InputError(
                 f'{report}: {sorted(lacking)[0]!r} of {test_set} is not scored; give the report of its data'
             )
-        entry = {}
+        entry, members = {}, [run[test_set] for run in scores]
+        sizes = {name: size for run in members for name, one in run.items() if (size := one.get('lesion')) is not None}
         for score in SCORES:
-            first = scores[0][test_set]
-            scored = [name for name in images if score in first[name]]
-            kept = [name for name in scored if first[name].get('lesion', 1) > 0 or 'hard' not in score]
+            scored = [name for name in images if all(score in run[name] for run in members)]
+            kept = [name for name in scored if sizes.get(name, 1) > 0 or 'hard' not in score]
             is_near = np.array([name in near[test_set] for name in kept], bool)
             if is_near.any() and not is_near.all():
-                values = np.array([[run[test_set][name][score] for name in kept] for run in scores])
-                entry[score] = groups_and_seeds(values, is_near)
+                values = np.array([[run[name][score] for name in kept] for run in members])
+                entry[score] = groups_and_seeds(values, is_near, clusters=clusters_of(kept))
         if entry:
             table[test_set] = entry
     if not table:

@@ -17,12 +17,16 @@ def read_references(folder: str | Path) -> dict[str, dict[tuple[int, int | None]
         {model: {(seed, fold): what `read_reference` returns}}.
 
     Raises:
-        InputError: a file that cannot be used, or none with scores.
+        InputError: a file that cannot be used, two of one model, seed and fold, or none with scores.
     """
-    found = {}
+    found, files = {}, {}
     for path in sorted(Path(folder).glob('*.json')):
         if (run := read_reference(path)) is not None:
-            found.setdefault(run['model'], {})[run['seed'], run['fold']] = run
+            model, key = run['model'], (run['seed'], run['fold'])
+            if first := files.get((model, *key)):
+                raise InputError(f'{path}: has model {model!r}, seed {key[0]}, fold {key[1]}, as {first}; remove one')
+            files[model, *key] = path
+            found.setdefault(model, {})[key] = run
     if not found:
         raise InputError(f'--reference={folder}: contains no JSON files with per_image')
     return found

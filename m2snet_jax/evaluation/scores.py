@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from m2snet_jax import metrics
-from m2snet_jax.data.splits import clip_of
+from m2snet_jax.data.subfolders import clusters_of
 from m2snet_jax.evaluation.cases import Member
 from m2snet_jax.evaluation.image_scores import NOTES
 from m2snet_jax.evaluation.published import published
@@ -76,13 +76,12 @@ def summarise(
     for test_set, members in results.items():
         names, images = [member[1] for member in members], [member[-1] for member in members]
         classes = [list(one) for one in zip(*(image['scores'] for image in images), strict=True)]
-        clips = [clip_of(name) for name in names]
-        clusters = groups(clips if any(clips) else None, len(names))
-        flat, bounds = _aggregate(classes, clusters, config.evaluate.bootstrap)
+        clusters = clusters_of(names)
+        flat, bounds = _aggregate(classes, groups(clusters, len(names)), config.evaluate.bootstrap)
         scores |= {f'{test_set}/{name}': value for name, value in flat.items()}
         intervals |= {f'{test_set}/{name}': value for name, value in bounds.items()}
         rows += [row for name, image in zip(names, images, strict=True) for row in _rows(test_set, name, image)]
-        counts[test_set] = {'images': len(names), 'resampled': 'clips' if any(clips) else 'images'}
+        counts[test_set] = {'images': len(names), 'resampled': 'clips' if clusters else 'images'}
         for note, number in collections.Counter(note for image in images for note in image['notes']).items():
             warnings.append(f'{test_set}: {number} {NOTES[note]}')
         details[test_set] = {
@@ -139,13 +138,16 @@ def _aggregate(classes, clusters, resamples):
         return figures, bounds
     for protocol in PROTOCOLS:
         runs = [stack([image[protocol] for image in scores]) for scores in classes]
-        drawn = resample(runs, protocol, clusters, resamples, SEED, 'keep')
+        drawn = resample(runs, protocol, clusters, resamples, SEED)
         for name in drawn[0]:
             key = name if name.startswith(HARD_ALONE) else f'{protocol}/{name}'
-            values = {key: np.mean([one[name] for one in drawn], axis=0)}
+            # The number of images that a figure is from decides how wide its interval is; over classes, the fewest.
+            counted = [clusters[hard.counted(name, run)] if protocol == 'hard' else clusters for run in runs]
+            fewest = min(counted, key=lambda one: len(np.unique(one)))
+            bounds[key] = interval(figures[key], np.mean([one[name] for one in drawn], axis=0), fewest, LEVEL)
             if len(classes) > 1:
-                values |= {f'class{k}/{key}': one[name] for k, one in enumerate(drawn, 1)}
-            bounds |= {name: interval(figures[name], one, clusters, LEVEL) for name, one in values.items()}
+                for k, (one, own) in enumerate(zip(drawn, counted, strict=True), start=1):
+                    bounds[f'class{k}/{key}'] = interval(figures[f'class{k}/{key}'], one[name], own, LEVEL)
     return figures, bounds
 
 

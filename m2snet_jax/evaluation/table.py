@@ -38,9 +38,9 @@ def sections(sheet: Mapping[str, Any], test_set: str) -> Iterator[tuple[str, str
     """
     beside = published_beside(sheet, test_set)
     for section, (explanation, names) in SECTIONS.items():
-        if not float(sheet['scores'].get(f'{test_set}/{section}/count', 1)):
+        if not _has_images(sheet, test_set, section):
             continue  # no images with a lesion, or none without
-        if section in ('released', 'pranet') and not float(sheet['scores'].get(f'{test_set}/hard/count', 1)):
+        if section in ('released', 'pranet') and not _has_images(sheet, test_set, 'hard'):
             explanation += '; without any lesion most of these scores are not meaningful'
         rows = []
         for name in names.split():
@@ -51,6 +51,12 @@ def sections(sheet: Mapping[str, Any], test_set: str) -> Iterator[tuple[str, str
                 rows.append({'name': name, **figures, 'published': beside.get(f'{section}/{name}', {})})
         if rows:
             yield section.replace('_', '-'), explanation, rows
+
+
+def _has_images(sheet, test_set, section):
+    """Returns whether a section is over any image, of any class; a section without a count is."""
+    names = [name for name in sheet['scores'] if name.startswith(f'{test_set}/') and name.endswith(f'/{section}/count')]
+    return not names or any(float(sheet['scores'][name]) for name in names)
 
 
 def published_beside(sheet: Mapping[str, Any], test_set: str) -> Published:

@@ -55,8 +55,8 @@ def compare_findings(masks: Sequence[Findings], reference: Sequence[Findings], o
     """Compares the findings of the same images and classes, given in the same order.
 
     Lesions are paired one to one so that the sum of their overlaps is largest. The overlap is intersection over union,
-    in pixels or voxels; a pair below `overlap` does not count. A lesion of the reference with a partner is found,
-    without one missed; a lesion of the masks without one is invented.
+    in pixels or voxels. Overlaps below `overlap` count as 0 in the sum and make no pair. A lesion of the reference with
+    a partner is found, without one missed; a lesion of the masks without one is invented.
 
     Raises:
         InputError: an image has different sizes on both sides.
@@ -86,8 +86,9 @@ def _compare_image(mine: Findings, other: Findings, overlap: float) -> list[dict
         sizes = ['x'.join(map(str, one.labels.shape)) for one in (mine, other)]
         raise InputError(f'{mine.image}: the mask has {sizes[0]} pixels, its reference {sizes[1]}; give both one size')
     overlaps = _overlaps(mine, other)
-    pairs = [(i, j) for i, j in zip(*linear_sum_assignment(-overlaps), strict=True) if overlaps[i, j] >= overlap > 0]
-    pairs = [(int(i), int(j)) for i, j in pairs]
+    # Worthless overlaps would otherwise displace a valid pair if their sum is larger.
+    assigned = linear_sum_assignment(-np.where(overlaps >= overlap, overlaps, 0))
+    pairs = [(int(i), int(j)) for i, j in zip(*assigned, strict=True) if overlaps[i, j] >= overlap > 0]
     rows = [_row(mine, other, 'found', i, j, float(overlaps[i, j])) for i, j in sorted(pairs, key=lambda pair: pair[1])]
     rows += [_row(mine, other, 'missed', None, j) for j in range(len(other.lesions)) if j not in {j for _, j in pairs}]
     rows += [_row(mine, other, 'invented', i, None) for i in range(len(mine.lesions)) if i not in {i for i, _ in pairs}]

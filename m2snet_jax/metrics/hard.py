@@ -111,6 +111,16 @@ def has_lesion(scores: Stacked) -> Bool[np.ndarray, 'images']:
     return scores['TP'] + scores['FN'] > 0
 
 
+def counted(name: str, scores: Stacked) -> Bool[np.ndarray, 'images']:
+    """Returns the images from which `summarise` computes a figure; see the docstring of this file."""
+    lesions = has_lesion(scores)
+    if name.startswith('lesion_free/'):
+        return ~lesions
+    if name.startswith('pooled/'):
+        return np.ones_like(lesions)
+    return lesions & (scores['TP'] + scores['FP'] > 0) if name.endswith('_found') else lesions
+
+
 def summarise(scores: Stacked, sample: Sample) -> Figures:
     """Returns the figures of a dataset from its stacked per-image scores, named as in the docstring of this file."""
     lesions = has_lesion(scores)

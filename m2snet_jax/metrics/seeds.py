@@ -77,6 +77,7 @@ def groups_and_seeds(
     scores: Float[np.ndarray, 'seeds images'],
     is_first: Bool[np.ndarray, 'images'],
     *,
+    clusters: Labels = None,
     resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
@@ -92,15 +93,20 @@ def groups_and_seeds(
 
     Args:
         is_first: which images are of the first group.
-        resamples, seed, level: as of `bootstrap_mean`.
+        clusters, resamples, seed, level: as of `bootstrap_mean`.
 
     Returns:
         dict of `near` and `others`, the means of the two groups; `images`, their sizes; `difference`, `low`, `high`;
-        `runs`, the difference of each seed. NaN where a group has one image.
+        `runs`, the difference of each seed. NaN where a group has one image or cluster.
     """
-    groups_of_scores = np.asarray(scores)[:, is_first], np.asarray(scores)[:, ~is_first]
+    members = is_first, ~is_first
+    groups_of_scores = [np.asarray(scores)[:, one] for one in members]
     means = [float(group.mean()) for group in groups_of_scores]
-    bounds = [bootstrap_mean(group.mean(0), resamples=resamples, seed=seed, level=level) for group in groups_of_scores]
+    numbers = groups(clusters, len(is_first))
+    bounds = [
+        bootstrap_mean(group.mean(0), clusters=numbers[one], resamples=resamples, seed=seed, level=level)
+        for group, one in zip(groups_of_scores, members, strict=True)
+    ]
     differences = groups_of_scores[0].mean(1) - groups_of_scores[1].mean(1)
     by_seeds = 0.0
     if (count := len(differences)) > 1:

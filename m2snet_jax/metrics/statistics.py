@@ -70,8 +70,12 @@ def aggregate_all(scores: Sequence[Mapping[str, ImageScores]], nan_policy: str =
 
 
 def class_mean(summaries: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Returns the mean over classes of what `aggregate` returned for each; NaN where any class has NaN."""
-    names = [name for name in summaries[0] if name not in hard.TALLIES and not name.startswith('omitted/')]
+    """Returns the mean over classes of what `aggregate` or `aggregate_all` returned for each.
+
+    NaN where any class has NaN. Numbers of images, such as `count`, are left out.
+    """
+    averaged = [name for name in summaries[0] if name.removeprefix('hard/') not in hard.TALLIES]
+    names = [name for name in averaged if not name.startswith('omitted/')]
     return {name: float(np.mean([summary[name] for summary in summaries])) for name in names}
 
 
@@ -126,15 +130,10 @@ def draws(clusters: Clusters, resamples: int, seed: int) -> Iterator[Float64[np.
         yield np.bincount(drawn.ravel(), minlength=size * number).reshape(size, number)[:, clusters].astype(np.float64)
 
 
-def resample(
-    runs: Sequence[Stacked], protocol: str, clusters: Clusters, resamples: int, seed: int, nan_policy: str
-) -> list[Figures]:
+def resample(runs: Sequence[Stacked], protocol: str, clusters: Clusters, resamples: int, seed: int) -> list[Figures]:
     """Returns the figures of each run in every resample; all runs are drawn alike."""
     summarise = PROTOCOLS[protocol].summarise
-    parts = [
-        [summarise(run, Sample(weights, nan_policy == 'omit')) for run in runs]
-        for weights in draws(clusters, resamples, seed)
-    ]
+    parts = [[summarise(run, Sample(weights)) for run in runs] for weights in draws(clusters, resamples, seed)]
     names = [name for name in parts[0][0] if name not in hard.TALLIES]
     return [{name: np.concatenate([part[run][name] for part in parts]) for name in names} for run in range(len(runs))]
 
@@ -163,12 +162,13 @@ def subtract(after: Float[np.ndarray, '...'] | float, before: Float[np.ndarray, 
         return np.where(np.isinf(after) & (np.equal(after, before)), 0.0, np.subtract(after, before))
 
 
-def signed_rank(differences: Values, clusters: Clusters, omit_nan: bool) -> float:
-    """Returns the two-sided p-value of Wilcoxon's signed-rank test on the mean differences of the clusters."""
-    kept = ~np.isnan(differences)
-    if not len(differences) or not (kept.all() or omit_nan):
+def signed_rank(differences: Values, clusters: Clusters) -> float:
+    """Returns the two-sided p-value of Wilcoxon's signed-rank test on the mean differences of the clusters.
+
+    NaN if any difference is.
+    """
+    if np.isnan(differences).any() or not len(differences):
         return np.nan
-    sizes = np.bincount(clusters[kept])
-    means = np.bincount(clusters[kept], differences[kept])[sizes > 0] / sizes[sizes > 0]
+    means = np.bincount(clusters, differences) / np.bincount(clusters)
     nonzero = means[means != 0]
     return float(np.asarray(scipy.stats.wilcoxon(nonzero))[1]) if len(nonzero) else 1.0  # (statistic, p-value)

@@ -161,9 +161,15 @@ def _limits(summary):
             ' patients the maps may be much worse.'
         )
     for test_set, _ in test_sets(summary):
-        missed, count = (float(summary['scores'].get(f'{test_set}/hard/{name}', 'nan')) for name in ('missed', 'count'))
-        if missed > 0:
-            limits.append(f'{_text(test_set)}: the map is empty in {missed:.0f} of {count:.0f} images with a lesion.')
+        classes = config['data']['classes']
+        for k in range(1, classes + 1):
+            prefix, about = ('', '') if classes == 1 else (f'class{k}/', f', class {k}')
+            counts = (summary['scores'].get(f'{test_set}/{prefix}hard/{name}', 'nan') for name in ('missed', 'count'))
+            missed, count = map(float, counts)
+            if missed > 0:
+                limits.append(
+                    f'{_text(test_set)}{about}: the map is empty in {missed:.0f} of {count:.0f} images with a lesion.'
+                )
         alarms = float(summary['scores'].get(f'{test_set}/lesion_free/false_positive_share', 'nan'))
         if alarms > 0:
             limits.append(f'{_text(test_set)}: the map marks pixels in {alarms:.0%} of the images without a lesion.')

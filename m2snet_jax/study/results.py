@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from m2snet_jax.data.splits import clip_of
+from m2snet_jax.data.subfolders import clusters_of
 from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.comparison import read_scores
 from m2snet_jax.evaluation.published import published
@@ -23,14 +23,16 @@ def study_table(study: Study, cells: list[Cell], references: dict[str, dict] | N
     """Returns the table of a study, which may be written as JSON.
 
     Args:
-        references: what `read_references` returned.
+        references: what `read_references` returned. Which of its images have a lesion is taken by name from the
+            sheets of the study; those that no sheet names count as images with one.
 
     Returns:
         dict of study, about, config, changes; `runs`, the counts `finished` and `all`; `variants`, a list of dicts of
         name, about, changes, seeds, finished, same_as (names of cells), and seconds, the mean training time of a run;
         `references`, likewise; `test_sets`, {name: dict of `rows`, means and deviations over seeds, `differences`, as
-        `seeds_and_images` gives them, `not_compared` where no images are common, and `published`}; `claims`, as
-        `decide_claims` returns them; `losses`, {variant or reference: {cell: loss of each epoch}}.
+        `seeds_and_images` gives them, `not_compared` where no images are common, and `published`}, those with rows: the
+        finished seeds of a variant have a common fold; `claims`, as `decide_claims` returns them; `losses`,
+        {variant or reference: {cell: loss of each epoch}}.
 
     Raises:
         InputError: runs of one variant were scored on different images.
@@ -58,9 +60,10 @@ def study_table(study: Study, cells: list[Cell], references: dict[str, dict] | N
                 'seconds': float(np.mean(times)) if times else None,
             }
         )
+    sizes = _lesion_sizes(groups)
     for model, runs in references.items():
         name = reference_name(model)
-        groups[name] = {key: run['test_sets'] for key, run in runs.items()}
+        groups[name] = {key: _with_lesions(run['test_sets'], sizes) for key, run in runs.items()}
         losses[name] = {f'{name}, seed {seed}': run['losses'] for (seed, _), run in runs.items()}
     folders = {cell.folder for cell in cells}
     test_sets = _test_sets(study, groups, cells[0].config.data.name)
@@ -78,6 +81,26 @@ def study_table(study: Study, cells: list[Cell], references: dict[str, dict] | N
     }
 
 
+def _lesion_sizes(groups):
+    """{test set: {image: pixels of its lesion}} of the sheets of the study, for references, which have no sizes."""
+    sizes = {}
+    for run in (run for group in groups.values() for run in group.values()):
+        for test_set, images in run.items():
+            sizes.setdefault(test_set, {}).update({name: one['lesion'] for name, one in images.items()})
+    return sizes
+
+
+def _with_lesions(run, sizes):
+    """The same test sets of another program, with the sizes of the lesions that are known."""
+    return {
+        test_set: {
+            name: one | ({'lesion': sizes[test_set][name]} if name in sizes.get(test_set, {}) else {})
+            for name, one in images.items()
+        }
+        for test_set, images in run.items()
+    }
+
+
 def _test_sets(study, groups, dataset):
     """{test set: its rows, differences and published figures}."""
     names = dict.fromkeys(name for group in groups.values() for run in group.values() for name in run)
@@ -89,13 +112,16 @@ def _test_sets(study, groups, dataset):
     test_sets = {}
     for test_set in names:
         rows = [{'name': name, 'scores': _means(group, test_set)} for name, group in groups.items()]
+        rows = [row for row in rows if row['scores']]
+        if not rows:
+            continue  # no seeds of a variant have finished a common fold
         differences = [
             {'name': name, 'against': other, 'scores': _differences(groups[other], groups[name], test_set, own_seeds)}
             for name, other, own_seeds in pairs
             if groups.get(other) and groups[name]
         ]
         test_sets[test_set] = {
-            'rows': [row for row in rows if row['scores']],
+            'rows': rows,
             'differences': [row for row in differences if row['scores']],
             'not_compared': [label_of(row) for row in differences if not row['scores']],
             'published': published(dataset, test_set),
@@ -135,7 +161,7 @@ def _differences(first, second, test_set, own_seeds):
         if paired:
             before = before[[seeds.index(seed) for seed in common]]
             after = after[[others.index(seed) for seed in common]]
-        clusters = [clip_of(name) or name for name in images]
+        clusters = clusters_of(images) or images  # by name, so that the order of a sheet does not matter
         found = seeds_and_images(before, after, paired=paired, clusters=clusters, resamples=RESAMPLES)
         rows[score] = {key: _known(value) for key, value in found.items()}
         rows[score] |= {'paired': paired, 'seeds': [len(before), len(after)], 'images': len(images)}
@@ -186,7 +212,7 @@ def _score(image, score):
     """The score of one image; None where it is not defined for an image with, or without, a lesion."""
     has_lesion = image.get('lesion', 1) > 0
     if score.startswith('lesion_free/'):
-        return None if has_lesion else float(image['false'] > 0)
+        return None if has_lesion or 'false' not in image else float(image['false'] > 0)
     return image.get(score) if has_lesion or score.startswith('released/') else None
 
 

@@ -61,7 +61,7 @@ def test_figures_and_intervals_are_those_of_the_score_sheets(runs, protocol):
     chosen = lesions if protocol == 'hard' else np.ones(len(lesions), bool)
     stacked = [{name: values[chosen] for name, values in stack(run).items()} for run in lists]
     clusters = np.arange(chosen.sum())
-    drawn = resample(stacked, protocol, clusters, 300, 3, 'keep')
+    drawn = resample(stacked, protocol, clusters, 300, 3)
     table = compare_runs(first, second, resamples=300, seed=3)['test']
     assert (table['images'], table['resampled']) == (12, 'images')
     rows = {name.partition('/')[2]: row for name, row in table['scores'].items() if name.startswith(f'{protocol}/')}
@@ -70,7 +70,7 @@ def test_figures_and_intervals_are_those_of_the_score_sheets(runs, protocol):
         difference = float(subtract(after[name], before[name]))
         low, high = interval(difference, subtract(drawn[1][name], drawn[0][name]), clusters, 0.95)
         pair = (np.array([one[name] for one in run])[chosen] for run in lists)
-        p_value = signed_rank(subtract(*pair), clusters, False)
+        p_value = signed_rank(subtract(*pair), clusters)
         expected = {'first': before[name], 'second': after[name], 'difference': difference, 'low': low, 'high': high}
         assert row == pytest.approx({**expected, 'p_value': p_value}, abs=1e-12, nan_ok=True), name
 

@@ -28,6 +28,12 @@ def test_two_groups_of_images_of_one_run_and_of_several():
     assert (one['near'], one['others'], one['images']) == (*map(pytest.approx, means), [5, 7])
     assert one['low'] == pytest.approx(means[0] - means[1] - np.hypot(means[0] - low, other_high - means[1]))
     assert one['high'] == pytest.approx(means[0] - means[1] + np.hypot(high - means[0], means[1] - other_low))
+    clips = np.array([*'aabbc', *'ddeeffd'])
+    together = groups_and_seeds(scores[:1], is_near, clusters=clips, resamples=300)
+    (low, _), (_, other_high) = (
+        bootstrap_mean(scores[0][chosen], clusters=clips[chosen], resamples=300) for chosen in (is_near, ~is_near)
+    )
+    assert together['low'] == pytest.approx(means[0] - means[1] - np.hypot(means[0] - low, other_high - means[1]))
     constant = rng.random((4, 2)) @ np.array([[1] * 3 + [0] * 4, [0] * 3 + [1] * 4])  # images alike: t alone is left
     found = groups_and_seeds(constant, np.arange(7) < 3, resamples=50)
     by_seed = constant[:, 0] - constant[:, 6]
@@ -63,6 +69,25 @@ def test_the_command_compares_images_near_training(tmp_path, capsys):
     assert main(['m2snet_jax', 'compare', f'--leaks={report}', '--json', str(theirs)]) == 0
     row = json.loads(capsys.readouterr().out)['Kvasir']['hard/Dice']
     assert (row['images'], row['difference']) == ([2, 3], pytest.approx(0.45))
+
+
+def test_a_run_beside_another_programs_scores_in_any_order(tmp_path, capsys):
+    _, (cell,) = study_of(tmp_path, variants('a'))
+    write_run(cell, [0.9, 0.8, 0.5, 0.4], lesion_free=2)
+    images = {f'image{k}': [dice, dice / 2, 0.1] for k, dice in enumerate([0.7, 0.6, 0.5, 0.4])}
+    images |= {'free0': [0.0, 0.0, 0.1], 'free1': [1.0, 1.0, 0.0]}  # its file does not say that these have no lesion
+    theirs = tmp_path / 'theirs.json'
+    theirs.write_text(json.dumps({'model': 'theirs', 'seed': 0, 'per_image': images}))
+    near = [(('t1', 'train'), ('image0', 'test')), (('t2', 'train'), ('image1', 'test'))]
+    report = write_report(tmp_path / 'validate.json', [*near, (('t3', 'train'), ('free1', 'test'))])
+    for runs in ([cell.folder, theirs], [theirs, cell.folder]):
+        assert main(['m2snet_jax', 'compare', f'--leaks={report}', '--json', *map(str, runs)]) == 0
+        entry = json.loads(capsys.readouterr().out)['test']
+        assert entry.keys() == {'hard/Dice', 'hard/IoU'}  # the scores that both have
+        row = entry['hard/Dice']
+        assert row['images'] == [2, 2]
+        assert (row['near'], row['others']) == pytest.approx((0.75, 0.45))
+        assert sorted(row['runs']) == pytest.approx([0.2, 0.4])
 
 
 @pytest.mark.parametrize(

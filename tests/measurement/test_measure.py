@@ -114,6 +114,16 @@ def test_pairs_are_one_to_one_and_need_the_overlap():
     assert agreement.differences == []
 
 
+def test_overlaps_that_are_too_small_displace_no_pair():
+    mine, other = np.zeros((3, 130, 1), bool), np.zeros((3, 130, 1), bool)
+    mine[1, :100] = mine[1, 101:113] = True
+    other[1, :40] = other[1, 41:113] = True
+    # Overlaps 40/100 and 59/113 of the first lesion, 0 and 12/72 of the second: .400 + .167 is more than .522.
+    agreement = compare_findings(find_lesions('x', mine), find_lesions('x', other))
+    assert [agreement.count(outcome) for outcome in ('found', 'missed', 'invented')] == [1, 1, 1]
+    assert agreement.rows[0]['overlap'] == pytest.approx(59 / 113)
+
+
 def test_limits_of_agreement_are_those_of_bland_and_altman():
     rows = [{'mask_area_px': mine, 'reference_area_px': other} for mine, other in ((12, 10), (20, 20), (33, 29))]
     difference = bland_altman('area_px', rows)

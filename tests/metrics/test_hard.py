@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from m2snet_jax.errors import InputError
-from m2snet_jax.metrics import aggregate, class_mean, class_pairs, hard, score
+from m2snet_jax.metrics import aggregate, aggregate_all, class_mean, class_pairs, hard, score, score_all
 
 
 def square(top, left, side, shape=(40, 50)):
@@ -165,6 +165,9 @@ def test_classes_are_scored_one_by_one():
     assert class_mean([summaries[0], summaries[2]])['Dice'] == pytest.approx(5 / 6)
     assert np.isnan(class_mean(summaries)['Dice']), 'a class that never occurs has no Dice, nor has the mean'
     assert 'count' not in class_mean(summaries)
+    everything = [aggregate_all([score_all(*pair)]) for pair in pairs]
+    assert {'hard/count', 'hard/missed', 'lesion_free/count'} <= everything[0].keys()
+    assert not {'hard/count', 'hard/missed', 'lesion_free/count'} & class_mean(everything).keys()
     one_mask_each = np.stack([pair[1] for pair in pairs], axis=2)
     for (_, mask), (_, again) in zip(pairs, class_pairs(maps, one_mask_each), strict=True):
         np.testing.assert_array_equal(mask, again)

@@ -25,10 +25,10 @@ def dataset(seed, images=12, noise=0.2):
     return {protocol: [one[protocol] for one in scores] for protocol in PROTOCOLS}
 
 
-def intervals_of(scores, protocol, *, resamples, seed=0, nan_policy='keep'):
+def intervals_of(scores, protocol, *, resamples, seed=0):
     """The intervals of all figures, made as the score sheets make them."""
-    figures, clusters = aggregate(scores, protocol, nan_policy), groups(None, len(scores))
-    (drawn,) = resample([stack(scores)], protocol, clusters, resamples, seed, nan_policy)
+    figures, clusters = aggregate(scores, protocol), groups(None, len(scores))
+    (drawn,) = resample([stack(scores)], protocol, clusters, resamples, seed)
     return {name: interval(figures[name], values, clusters, 0.95) for name, values in drawn.items()}
 
 
@@ -79,7 +79,7 @@ def test_a_plain_percentile_interval_of_many_images_is_scipys():
 def test_a_resample_is_the_aggregate_of_the_images_it_drew(protocol):
     scores = dataset(2)[protocol]
     clusters = groups([0, 0, 1, 1, 1, 2, 3, 3, 4, 5, 6, 7], len(scores))
-    (found,) = resample([stack(scores)], protocol, clusters, 7, 3, 'keep')
+    (found,) = resample([stack(scores)], protocol, clusters, 7, 3)
     (weights,) = draws(clusters, 7, 3)
     assert (weights[:, 0] == weights[:, 1]).all()
     assert weights[:, [0, 2, 5, 6, 8, 9, 10, 11]].sum(axis=1) == pytest.approx([8] * 7)
@@ -167,13 +167,9 @@ def test_nan_is_kept_or_left_out_and_counted():
         assert omitted[f'omitted/{name}'] == 2
         assert omitted['MAE'] == kept['MAE']
         assert np.isnan(intervals_of(one, protocol, resamples=20)[name]).all()
-        assert np.isfinite(intervals_of(one, protocol, resamples=20, nan_policy='omit')[name]).all()
         # Half of the images have no such score: only resamples of those four times over stay without.
-        kept, omitted = (
-            resample([stack(one)], protocol, np.arange(4), 400, 0, policy)[0] for policy in ('keep', 'omit')
-        )
-        assert np.isnan(kept[name]).mean() == pytest.approx(15 / 16, abs=0.05)
-        assert np.isnan(omitted[name]).mean() == pytest.approx(1 / 16, abs=0.05)
+        (drawn,) = resample([stack(one)], protocol, np.arange(4), 400, 0)
+        assert np.isnan(drawn[name]).mean() == pytest.approx(15 / 16, abs=0.05)
         figures = np.array([image[name] for image in one])
         assert np.isnan(compare_means(figures, figures, resamples=20)['p_value'])
 

@@ -1,6 +1,5 @@
 """The table and the page of a study, made of runs that are finished."""
 
-import json
 import re
 
 import numpy as np
@@ -10,7 +9,6 @@ from study_files import study_of, variants, write_file, write_run
 
 from m2snet_jax import InputError
 from m2snet_jax.__main__ import main
-from m2snet_jax.evaluation.references import read_references
 from m2snet_jax.metrics.seeds import holm, seeds_and_images
 from m2snet_jax.metrics.statistics import bootstrap_mean
 from m2snet_jax.study import results as tables
@@ -72,6 +70,19 @@ def test_what_is_compared_while_a_study_is_under_way(tmp_path):
     assert '(too few seeds)' in text(study_table(study, cells))
 
 
+def test_seeds_without_a_common_fold_have_no_row_yet(tmp_path):
+    study, cells = study_of(tmp_path, variants('a', 'b', seeds=(0, 1), folds=(0, 1)))
+    by_place = {(cell.variant, cell.seed, cell.fold): cell for cell in cells}
+    write_run(by_place['a', 0, 0], [0.5, 0.6], ['p', 'q'])
+    write_run(by_place['a', 1, 1], [0.7, 0.8], ['r', 's'])
+    table = study_table(study, cells)
+    assert (table['runs']['finished'], table['test_sets']) == (2, {})
+    write_study(table, tmp_path / 'runs')
+    assert '2 of 8' in (tmp_path / 'runs' / 'study.html').read_text()
+    write_run(by_place['a', 0, 1], [0.7, 0.8], ['r', 's'])
+    assert study_table(study, cells)['test_sets']['test']['rows'][0]['scores']['hard/Dice']['seeds'] == {'0': 0.65}
+
+
 def test_other_images_are_not_compared(tmp_path):
     study, cells = study_of(tmp_path, variants('a', 'b'))
     write_run(cells[0], [0.5, 0.6])
@@ -112,68 +123,6 @@ def test_time_and_losses_from_the_log(tmp_path):
     assert epoch_losses(cell.folder) == pytest.approx([0.75 * 4 + 0.25 * 2, 2.0])
     assert training_seconds(tmp_path) is None
     assert epoch_losses(tmp_path) == []
-
-
-def reference_files(folder, seeds=4):
-    folder.mkdir()
-    rng = np.random.default_rng(1)
-    for seed in range(seeds):
-        run = {
-            'model': 'theirs', 'fold': 0, 'seed': seed, 'seconds': 60, 'loss_per_epoch': [1.0, 0.5],
-            'per_image': {f'image{k}': rng.random(3).tolist() for k in range(6)},
-        }  # fmt: skip
-        (folder / f'theirs_{seed}.json').write_text(json.dumps(run))
-    (folder / 'other.json').write_text('{"Dice": 0.5}')
-    return folder
-
-
-def test_another_programs_scores_stand_beside(tmp_path):
-    mine = variants('a', seeds=(0, 1, 2), folds=(0,), reference='theirs')
-    study, cells = study_of(tmp_path, mine)
-    for cell in cells:
-        write_run(cell, np.linspace(0.1, 0.9, 6) + 0.01 * cell.seed)
-    references = read_references(reference_files(tmp_path / 'theirs'))
-    table = study_table(study, cells, references)
-    theirs = np.array(
-        [[image['hard/Dice'] for image in run['test_sets']['test'].values()] for run in references['theirs'].values()]
-    )
-    row = table['test_sets']['test']['rows'][1]
-    assert (row['name'], row['scores']['hard/Dice']['mean']) == ('reference theirs', pytest.approx(theirs.mean()))
-    assert row['scores'].keys() == {'hard/Dice', 'hard/IoU', 'hard/MAE'}
-    (difference,) = table['test_sets']['test']['differences']
-    found = difference['scores']['hard/Dice']
-    assert found['difference'] == pytest.approx(0.51 - theirs.mean(), abs=1e-9)
-    assert (found['seeds'], found['paired'], difference['against']) == ([4, 3], False, 'reference theirs')
-    assert table['references'] == [{'name': 'reference theirs', 'runs': 4, 'seconds': 60.0}]
-    write_study(table, tmp_path / 'runs')
-    page = (tmp_path / 'runs' / 'study.html').read_text()
-    assert page.count('class="s0 line"') >= 3  # a line for each of our seeds
-    assert page.count('class="s1 line"') >= 4
-    assert 'A &lt;try&gt;.' in page
-    assert 'href="a/fold0-seed0/report.html"' in page
-    assert not any(word in page for word in ('<script', 'http://', 'src="http', '@import'))
-    assert json.loads((tmp_path / 'runs' / 'study.json').read_text())['study'] == 'mine'
-    (tmp_path / 'theirs' / 'theirs_0.json').write_text(
-        '{"model": "theirs", "seed": 0, "per_image": {"image0": [1, 2]}}'
-    )
-    with pytest.raises(InputError, match=r'theirs_0\.json: not the scores of a run'):
-        read_references(tmp_path / 'theirs')
-
-
-def test_another_program_may_have_several_test_sets(tmp_path):
-    (tmp_path / 'theirs').mkdir()
-    for name, per_image in (
-        ('lists', {'Kvasir': {'a': [0.5, 0.4, 0.1]}, 'CVC-300': {'a': [0.3, 0.2, 0.1]}}),
-        ('dicts', {'Kvasir': {'a': {'hard/Dice': 0.5}}, 'CVC-300': {'a': {'hard/Dice': 0.3}}}),
-    ):
-        (tmp_path / 'theirs' / 'x.json').write_text(json.dumps({'model': name, 'seed': 3, 'per_image': per_image}))
-        found = read_references(tmp_path / 'theirs')[name][3, None]['test_sets']
-        assert {test_set: images['a']['hard/Dice'] for test_set, images in found.items()} == {
-            'Kvasir': 0.5, 'CVC-300': 0.3
-        }  # fmt: skip
-    (tmp_path / 'theirs' / 'x.json').write_text('{"model": "x", "seed": 0, "per_image": {}}')
-    with pytest.raises(InputError, match=r'x\.json: not the scores of a run .*no image'):
-        read_references(tmp_path / 'theirs')
 
 
 def test_published_figures_stand_beside(tmp_path):
