@@ -17,6 +17,7 @@ class Reading:
         two_levels: whether each mask has at most two levels, one of them 0; the other is read as 255.
         one_colour: whether masks or maps are black and one colour, read as 0 and 255.
         alpha: whether the alpha channel is the mask, since colour is the same all over.
+        clinical_only: whether `level`, `one_colour` and `alpha` are of the DICOM and NIfTI files of the set alone.
         colors: of background and classes, in order, as `data.colors`.
         found: the grey levels of all masks where they are few, for messages.
         notes: a line for each decision that a reader of the results should know.
@@ -29,6 +30,7 @@ class Reading:
     two_levels: bool = False
     one_colour: bool = False
     alpha: bool = False
+    clinical_only: bool = False
     colors: tuple[str, ...] = ()
     found: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
