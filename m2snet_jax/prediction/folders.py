@@ -35,8 +35,13 @@ def predict_files(
 
     Returns:
         (done, before, faults): the number predicted, the number skipped, and a line for each file that cannot be read.
+
+    Raises:
+        InputError: a file would be written for two images; nothing is predicted.
     """
-    left = [series for series in group_series(images) if not writer.is_done(series)]
+    every = group_series(images)
+    writer.check_paths(every)
+    left = [series for series in every if not writer.is_done(series)]
     todo = [(series, name, path) for series in left for name, path in series.images]
     done, faults = 0, []
     with tqdm(total=len(todo), unit='image', disable=None, file=sys.stderr) as bar:

@@ -2,6 +2,8 @@
 
 import csv
 import io
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32
 
+from m2snet_jax.errors import InputError
 from m2snet_jax.images import nifti
 from m2snet_jax.images.drawing import Picture, overlay
 from m2snet_jax.images.formats import encode_png, locate
@@ -69,8 +72,21 @@ class Writer:
 
     def is_done(self, series: Series) -> bool:
         """Whether all files of a series exist; they are written whole, so they need not be written again."""
-        own = [path for name, _ in series.images for paths in self.paths(name, series).values() for path in paths]
-        return all(path.exists() for path in own + result_files(series, self.folder, self._raw) + self._volume(series))
+        return all(path.exists() for path, _ in self._files(series))
+
+    def check_paths(self, every: Iterable[Series]) -> None:
+        """Raises InputError if two images have a file in common, e.g. the mask of `a` and the map of `masks/a`."""
+        source_of = {}
+        for path, source in (file for series in every for file in self._files(series)):
+            if path in source_of:
+                raise InputError(f'{path}: would be written for {source_of[path]} and for {source}; predict them apart')
+            source_of[path] = source
+
+    def _files(self, series):
+        """Returns (path, its image) of all files of a series; the image of its results is the first."""
+        own = [(path, image) for name, image in series.images for path in chain(*self.paths(name, series).values())]
+        results = result_files(series, self.folder, self._raw) + self._volume(series)
+        return own + [(path, locate(series.images[0][1])[0]) for path in results]
 
     def write(
         self, name: str, series: Series, pixels: Picture, probability: Float32[np.ndarray, 'size size classes']

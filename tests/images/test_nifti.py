@@ -132,3 +132,13 @@ def test_predict_takes_the_window_of_the_command_line(tmp_path, anatomy, capsys)
     assert 'was trained with lung' in capsys.readouterr().err
     assert main(run) == 0
     assert json.loads((tmp_path / 'of_run/model.json').read_text())['window'] == 'lung'
+
+
+def test_volumes_with_a_common_file_of_results_are_refused(tmp_path, anatomy):
+    (tmp_path / 'scans').mkdir()
+    for name in ('ct', 'ct_raw'):
+        make_volume(tmp_path / f'scans/{name}.nii.gz', 'plain', anatomy)
+    with pytest.raises(InputError, match=r'ct_raw\.nii\.gz: would be written for .*ct\.nii\.gz and for .*ct_raw'):
+        predict(tmp_path, [tmp_path / 'scans'], raw='npy')
+    (tmp_path / 'maps/model.json').unlink()
+    assert predict(tmp_path, [tmp_path / 'scans'])[0] == (2 * SHAPE[2], 0, [])
