@@ -185,7 +185,8 @@ def _images(name, path):
 def index_of(where: str | Path, flag: str, leave_out: Callable[[Path], bool] = lambda path: False) -> dict[str, Path]:
     """Returns {name: address} of the images of a folder or a pattern (see data/patterns.py and formats.py).
 
-    Links that lead nowhere are among them, so that they are reported where they are read.
+    Links that lead nowhere are among them, so that they are reported where they are read; a link with the name of a
+    file is only printed.
 
     Args:
         where: a folder, a pattern or a file.
@@ -201,8 +202,10 @@ def index_of(where: str | Path, flag: str, leave_out: Callable[[Path], bool] = l
         raise InputError(files.duplicates[0])
     for line in files.loops:
         print(f'warning: {line}', file=sys.stderr)
+    for name in files.paths.keys() & files.dangling.keys():
+        print(f'warning: {describe_link(files.dangling[name])}', file=sys.stderr)
     index = {}
-    for name, path in (one for member in {**files.paths, **files.dangling}.items() for one in _images(*member)):
+    for name, path in (one for member in {**files.dangling, **files.paths}.items() for one in _images(*member)):
         if name in index:
             raise InputError(f'{path}: {index[name]} has the same name; rename one')
         index[name] = path
