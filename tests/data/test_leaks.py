@@ -3,7 +3,9 @@
 from types import SimpleNamespace
 
 import numpy as np
+from data_trees import image_of, make_pairs, write
 
+from m2snet_jax.commands.validate import main
 from m2snet_jax.data.leaks import compare_images, exclusion_lists
 
 
@@ -50,3 +52,16 @@ def test_images_of_one_group_are_compared_only_across_splits():
     assert pairs == {('p1/0', 'p1/2'), ('p1/1', 'p1/2'), ('p2/0', 'p3/0')}
     assert report['across_split'] == 3
     assert report['exclude']['near_duplicates'] == ['p1/0', 'p1/1', 'p2/0']
+
+
+def test_lists_of_an_earlier_state_of_the_data_are_removed(tmp_path, prepared):
+    root, look = tmp_path / 'data', tmp_path / 'look'
+    make_pairs(root / 'images/train', root / 'masks/train', ['a', 'b', 'c'])
+    make_pairs(root / 'images/test', root / 'masks/test', ['d'])  # of the pixels of a
+    arguments = ['validate', f'--root={root}', f'--output={look}']
+    main(arguments)
+    every = {'validate.json', 'duplicates.html', 'near_duplicates.txt', 'control.txt'}
+    assert {path.name for path in look.iterdir()} == every
+    write(root / 'images/test/d.png', image_of(8))
+    main(arguments)
+    assert {path.name for path in look.iterdir()} == {'validate.json'}
