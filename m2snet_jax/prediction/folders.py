@@ -154,17 +154,26 @@ def find_images(given: Sequence[str | Path], output: str | Path) -> list[tuple[s
     Raises:
         InputError: nothing there, no images, or two of one name, whose maps would overwrite one another.
     """
-    found, inside = {}, Path(os.path.realpath(output))
+    found, left_out, inside = {}, [], Path(os.path.realpath(output))
+
+    def is_inside(path: Path) -> bool:
+        is_below = Path(os.path.realpath(path)).is_relative_to(inside)
+        if is_below and path.suffix.lower() in ENDINGS:
+            left_out.append(path)
+        return is_below
+
     for top in map(Path, given):
         if os.path.realpath(top) == str(inside):
             raise InputError(f'--output={output}: is the folder of the images; name another')
         if not top.exists() and '*' not in str(top):
             raise InputError(f'--images={top}: no such file or folder')
-        index = index_of(top, 'images', lambda path: Path(os.path.realpath(path)).is_relative_to(inside))
+        index = index_of(top, 'images', is_inside)
         for name, path in index.items():
             if name in found:
                 raise InputError(f'{path}: {found[name]} has the same name up to the ending; predict them apart')
             found[name] = path
+    if not found and left_out:
+        raise InputError(f'--output={output}: holds {left_out[0]} and all other images; name a folder without images')
     if not found:
         raise InputError(
             f'--images={given[0]}: no images found; looked for files ending in {", ".join(READABLE)}; '
