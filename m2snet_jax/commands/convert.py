@@ -111,12 +111,14 @@ def _write_folder(target, model, config, source):
     from m2snet_jax.config import to_json
     from m2snet_jax.models.model_weights import split_model
     from m2snet_jax.storage import whole, write_json
-    from m2snet_jax.weights import trained_config
+    from m2snet_jax.weights import recorded_reading, trained_config
     from m2snet_jax.weights.checkpoint import Checkpoints
 
     # Without the hashes of data and LossNet, no training resumes from it.
     about = {'config': to_json(config), 'manifest_hash': None, 'lossnet_hash': None, 'converted_from': str(source)}
     about['trained_with_config'] = trained_config(source) is not None
+    if source.is_dir() and (reading := recorded_reading(source)) is not None:
+        about['reading'] = reading
     with whole(target) as temporary:
         write_json(temporary / 'config.json', about)
         checkpoints = Checkpoints(temporary / 'checkpoints')

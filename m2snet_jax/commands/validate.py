@@ -48,12 +48,15 @@ def _main(argv):
     check_config(config)
     report = inspect(config, _show_progress)
     if output is not None:
-        write(Path(output) / 'validate.json', json.dumps(report, indent=1) + '\n')
-        if report['near_duplicates']['pairs'] and config.data.name != 'phantoms':  # which have no files
-            write(Path(output) / 'duplicates.html', duplicates_page(report))
-        for name, excluded in report['near_duplicates']['exclude'].items():
-            if excluded:
-                write(Path(output) / f'{name}.txt', ''.join(f'{one}\n' for one in excluded))
+        near, folder = report['near_duplicates'], Path(output)
+        write(folder / 'validate.json', json.dumps(report, indent=1) + '\n')
+        lists = {f'{name}.txt': ''.join(f'{one}\n' for one in listed) for name, listed in near['exclude'].items()}
+        has_page = near['pairs'] and config.data.name != 'phantoms'  # which have no files
+        for name, text in {**lists, 'duplicates.html': duplicates_page(report) if has_page else ''}.items():
+            if text:
+                write(folder / name, text)
+            else:
+                (folder / name).unlink(missing_ok=True)  # of an earlier state of the data
     print(json.dumps(report) if line.flags.json else _text(report))
     return 1 if report['problems'] else 0
 

@@ -16,7 +16,8 @@ from m2snet_jax.data.splits import NOT_TESTED, crosses_split, hash_fraction
 def compare_images(checks: Sequence, folds: dict[str, int], seed: int) -> dict[str, Any]:
     """Returns the near-duplicates among images: every pair by name, and counts of them.
 
-    Slices of one volume are alike and always on one side of a split, so they are left out.
+    Images of one group in one split, e.g. slices of a volume, are alike, so they are left out. Published splits may
+    divide a group; its images in different splits are compared.
 
     Args:
         checks: examples with split, name, label, path, group, image_sha256 and thumbnail.
@@ -31,7 +32,7 @@ def compare_images(checks: Sequence, folds: dict[str, int], seed: int) -> dict[s
         returns it.
     """
     thumbnails = np.stack([check.thumbnail for check in checks]) if checks else np.zeros((0, SIDE**2))
-    volumes = [check.group or number for number, check in enumerate(checks)]
+    volumes = [(check.split, check.group) if check.group else number for number, check in enumerate(checks)]
     found = [pair for pair in near_duplicates(thumbnails) if volumes[pair[0]] != volumes[pair[1]]]
     group_of = groups(len(checks), found).tolist()
     sizes = [size for size in Counter(group_of).values() if size > 1]

@@ -90,7 +90,7 @@ class ClipWriter:
     """Writes a clip at one constant rate; an odd height or width gets one more row or column, a copy of the last."""
 
     def __init__(self, path: Path, codec: str, rate: float, height: int, width: int):
-        self._size, self._path = (height, width), path
+        self._size, self._path, self._written = (height, width), path, 0
         even = (width + width % 2, height + height % 2)
         self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), rate, even)
         if not self._writer.isOpened():
@@ -101,7 +101,26 @@ class ClipWriter:
         height, width = self._size
         padded = cv2.copyMakeBorder(pixels, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         self._writer.write(cv2.cvtColor(padded, cv2.COLOR_RGB2BGR))
+        self._written += 1
 
-    def close(self) -> None:
-        """Ends the file."""
+    def close(self, complete: bool = True) -> None:
+        """Ends the file.
+
+        Args:
+            complete: whether the file must hold all frames; they are read to count them, since OpenCV reports no error
+                on a full disk.
+
+        Raises:
+            InputError: frames are missing.
+        """
         self._writer.release()
+        if not complete:
+            return
+        capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
+        held = sum(1 for _ in iter(capture.grab, False))
+        capture.release()
+        if held < self._written:
+            raise InputError(
+                f'{self._path}: cannot be written, since it holds {held} of {self._written} frames; free space on the '
+                'disk and run again'
+            )

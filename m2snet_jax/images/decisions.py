@@ -65,21 +65,17 @@ def map_reading(paths: Sequence[Path], is_own: bool = False) -> Reading:
 
     Args:
         paths: of all maps of one class each, files or addresses.
-        is_own: whether this package wrote them, as levels of 8 or 16 bits: then nothing is decided for these.
+        is_own: whether this package wrote them, as levels of 8 or 16 bits: then nothing is decided for these, only for
+            DICOM and NIfTI files beside them.
     """
     looks = look_at_all([path for path in paths if not is_own or reader_of(path) is not None], 1)
-    if _in_alpha(looks):
-        return Reading(alpha=True, notes=('maps lie in the alpha channel, since colour is the same all over',))
-    coloured = [look for look in looks if look.coloured]
-    total = _all_colours(looks) if coloured else None
-    if total is not None and len([colour for colour in total if colour != BLACK]) <= 1:
-        return Reading(one_colour=True, integers=DEEPEST, notes=('maps hold black and one colour: read as 0 and 255',))
-    level = _level(looks)
-    if level is not None:
-        return Reading(level=level, notes=(f'maps hold 0 and {level:g}: read as 0 and 255',))
+    of_looks = _of_looks(looks, 'maps in DICOM and NIfTI' if is_own else 'maps')
     if is_own:
-        return Reading(integers=DEEPEST, floats=1)
-    luma = f'{len(coloured)} maps are in colour: read as their luma, which is wrong for colours that encode a value'
+        return dataclasses.replace(of_looks or Reading(), integers=DEEPEST, floats=1, clinical_only=True)
+    if of_looks is not None:
+        return of_looks
+    coloured = sum(look.coloured for look in looks)
+    luma = f'{coloured} maps are in colour: read as their luma, which is wrong for colours that encode a value'
     highest, counts = highest_values(paths, set())
     values = {kind: min(255.0, white_of(value, kind == 'floats')) for kind, value in highest.items()}
     if highest.get('integers', 0) > 255:  # a share of 65535, however faint all maps are
@@ -87,6 +83,18 @@ def map_reading(paths: Sequence[Path], is_own: bool = False) -> Reading:
     notes = [_note(counts[kind], 'maps', kind, white) for kind, white in values.items() if white != DEEPEST]
     notes = (*([luma] if coloured else []), *notes)
     return Reading(values.get('integers'), values.get('floats'), notes=notes)
+
+
+def _of_looks(looks, things):
+    """Returns the Reading of maps that lie in alpha, hold one colour or one level; None of others."""
+    if _in_alpha(looks):
+        return Reading(alpha=True, notes=(f'{things} lie in the alpha channel, since colour is the same all over',))
+    total = _all_colours(looks) if any(look.coloured for look in looks) else None
+    if total is not None and len([colour for colour in total if colour != BLACK]) <= 1:
+        notes = (f'{things} hold black and one colour: read as 0 and 255',)
+        return Reading(one_colour=True, integers=DEEPEST, notes=notes)
+    level = _level(looks)
+    return None if level is None else Reading(level=level, notes=(f'{things} hold 0 and {level:g}: read as 0 and 255',))
 
 
 def _of_levels(looks, classes):
@@ -111,7 +119,7 @@ def _of_levels(looks, classes):
     mixed = sorted(value for value in union if 128 <= value < 255)
     levels = ', '.join(f'{value:g}' for value in mixed)
     notes = (f'each mask holds 0 and one other level (255, {levels}), which is read as 255',) if two and mixed else ()
-    return Reading(two_levels=two, found=found, notes=notes)
+    return Reading(two_levels=two, soft=many, found=found, notes=notes)
 
 
 def _in_alpha(looks):

@@ -169,6 +169,8 @@ def read_map(
     Raises:
         InputError: the file is missing, unreadable, truncated, or holds no map.
     """
+    if reading.clinical_only and reader_of(path) is None:
+        reading = Reading(reading.integers, reading.floats)
     return map_levels(decode(path), reading, classes, path)
 
 

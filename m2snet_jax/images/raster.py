@@ -1,7 +1,7 @@
 """Ordinary image files, and arrays of NumPy, as samples.
 
-Pillow reads them; OpenCV colour of 16 bits, which Pillow would cut; tifffile the TIFFs that Pillow does not know. A
-file is recognised by its content, whatever its ending.
+Pillow reads them; OpenCV colour of 16 bits, which Pillow would cut; tifffile the TIFFs that Pillow does not read or
+misreads. A file is recognised by its content, whatever its ending.
 """
 
 import dataclasses
@@ -53,6 +53,8 @@ def deep_kind(path: str | Path) -> str:
                 with Image.open(path) as image:
                     if image.mode.startswith('F'):
                         return 'floats'
+                    if tiff.has_deep_planes(getattr(image, 'tag_v2', {})):
+                        return _kind(tiff.dtype(path))
                     deep = image.mode.startswith('I') or _is_sixteen_bit_colour(image) or _is_signed(image)
                     return 'integers' if deep else ''
             except UnidentifiedImageError:
@@ -108,6 +110,8 @@ def _from_pillow(image, path):
     if (pages := _pages(image)) > 1:
         raise InputError(f'{path}: holds {pages} pages; store one image a file')
     tags: Any = getattr(image, 'tag_v2', {})
+    if tiff.has_deep_planes(tags):
+        return tiff.decode(path)
     inverted = tags.get(tiff.PHOTOMETRIC) == tiff.WHITE_IS_ZERO
     raw, signed, sixteen_bit_colour = _raw_mode(image), _is_signed(image), _is_sixteen_bit_colour(image)
     orientation = image.getexif().get(tiff.ORIENTATION, 1)  # decodes a PNG, which empties its tiles

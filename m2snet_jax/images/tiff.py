@@ -1,4 +1,4 @@
-"""TIFF files that Pillow does not know, e.g. colour that is tagged as grey, by tifffile.
+"""TIFF files that Pillow does not read or misreads, e.g. colour that is tagged as grey, by tifffile.
 
 tifffile itself decompresses deflate and LZMA; for other compressions it names the package imagecodecs.
 """
@@ -16,6 +16,7 @@ from m2snet_jax.images.file_samples import Samples, check_size, native, upright
 MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 SUBFILE, PHOTOMETRIC, SAMPLE_FORMAT, ORIENTATION = 254, 262, 339, 274  # tags
 WHITE_IS_ZERO, SIGNED, REDUCED = 0, 2, 1
+_BITS, _CHANNELS, _PLANES, _SEPARATE = 258, 277, 284, 2  # three tags and a value of the last
 
 logging.getLogger('tifffile').setLevel(logging.CRITICAL)  # what it would warn of is an InputError here
 
@@ -47,6 +48,14 @@ def dtype(path: str | Path) -> np.dtype:
     """Returns the type of the samples of the only page of a TIFF file, from its header."""
     with tifffile.TiffFile(path) as file:
         return np.dtype(_page(file, path).dtype)
+
+
+def has_deep_planes(tags: Any) -> bool:
+    """Returns whether the tags of a file, {number: value}, say that it has a plane for each channel, of over 8 bits.
+
+    Pillow takes each of their bytes for a sample.
+    """
+    return tags.get(_PLANES) == _SEPARATE and tags.get(_CHANNELS, 1) > 1 and np.max(tags.get(_BITS, 1)) > 8
 
 
 def _page(file, path):

@@ -37,7 +37,7 @@ class ClipFiles(contextlib.ExitStack):
         seen: codecs and endings of the overlay.
 
     Raises:
-        InputError: the installed OpenCV has no such codec.
+        InputError: the installed OpenCV has no such codec, or a clip lacks frames at the end, e.g. on a full disk.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class ClipFiles(contextlib.ExitStack):
         """Writes a frame at the end of a clip, which is begun with its first frame."""
         if path not in self._writers:
             temporary = self.enter_context(whole(path))
-            self._writers[path] = ClipWriter(temporary, codec, self._rate, *pixels.shape[:2])
-            self.callback(self._writers[path].close)
+            writer = self._writers[path] = ClipWriter(temporary, codec, self._rate, *pixels.shape[:2])
+            self.push(lambda kind, *_: writer.close(complete=kind is None))
             if pixels.shape[0] % 2 or pixels.shape[1] % 2:
                 print(f'note: {path}: padded to an even height and width', file=sys.stderr)
         self._writers[path].write(pixels)

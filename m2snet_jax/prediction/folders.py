@@ -35,8 +35,13 @@ def predict_files(
 
     Returns:
         (done, before, faults): the number predicted, the number skipped, and a line for each file that cannot be read.
+
+    Raises:
+        InputError: a file would be written for two images; nothing is predicted.
     """
-    left = [series for series in group_series(images) if not writer.is_done(series)]
+    every = group_series(images)
+    writer.check_paths(every)
+    left = [series for series in every if not writer.is_done(series)]
     todo = [(series, name, path) for series in left for name, path in series.images]
     done, faults = 0, []
     with tqdm(total=len(todo), unit='image', disable=None, file=sys.stderr) as bar:
@@ -149,17 +154,26 @@ def find_images(given: Sequence[str | Path], output: str | Path) -> list[tuple[s
     Raises:
         InputError: nothing there, no images, or two of one name, whose maps would overwrite one another.
     """
-    found, inside = {}, Path(os.path.realpath(output))
+    found, left_out, inside = {}, [], Path(os.path.realpath(output))
+
+    def is_inside(path: Path) -> bool:
+        is_below = Path(os.path.realpath(path)).is_relative_to(inside)
+        if is_below and path.suffix.lower() in ENDINGS:
+            left_out.append(path)
+        return is_below
+
     for top in map(Path, given):
         if os.path.realpath(top) == str(inside):
             raise InputError(f'--output={output}: is the folder of the images; name another')
         if not top.exists() and '*' not in str(top):
             raise InputError(f'--images={top}: no such file or folder')
-        index = index_of(top, 'images', lambda path: Path(os.path.realpath(path)).is_relative_to(inside))
+        index = index_of(top, 'images', is_inside)
         for name, path in index.items():
             if name in found:
                 raise InputError(f'{path}: {found[name]} has the same name up to the ending; predict them apart')
             found[name] = path
+    if not found and left_out:
+        raise InputError(f'--output={output}: holds {left_out[0]} and all other images; name a folder without images')
     if not found:
         raise InputError(
             f'--images={given[0]}: no images found; looked for files ending in {", ".join(READABLE)}; '
@@ -180,7 +194,8 @@ def _images(name, path):
 def index_of(where: str | Path, flag: str, leave_out: Callable[[Path], bool] = lambda path: False) -> dict[str, Path]:
     """Returns {name: address} of the images of a folder or a pattern (see data/patterns.py and formats.py).
 
-    Links that lead nowhere are among them, so that they are reported where they are read.
+    Links that lead nowhere are among them, so that they are reported where they are read; a link with the name of a
+    file is only printed.
 
     Args:
         where: a folder, a pattern or a file.
@@ -196,8 +211,10 @@ def index_of(where: str | Path, flag: str, leave_out: Callable[[Path], bool] = l
         raise InputError(files.duplicates[0])
     for line in files.loops:
         print(f'warning: {line}', file=sys.stderr)
+    for name in files.paths.keys() & files.dangling.keys():
+        print(f'warning: {describe_link(files.dangling[name])}', file=sys.stderr)
     index = {}
-    for name, path in (one for member in {**files.paths, **files.dangling}.items() for one in _images(*member)):
+    for name, path in (one for member in {**files.dangling, **files.paths}.items() for one in _images(*member)):
         if name in index:
             raise InputError(f'{path}: {index[name]} has the same name; rename one')
         index[name] = path

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from tqdm import tqdm
 
-from m2snet_jax.data.patterns import find_files
+from m2snet_jax.data.patterns import describe_link, find_files
 from m2snet_jax.errors import InputError
 from m2snet_jax.images.clips import ENDINGS, SEEN, Clip
 from m2snet_jax.images.drawing import Picture
@@ -31,6 +31,8 @@ OnFrame = Callable[[int, float, Bool[np.ndarray, 'height width classes'], np.nda
 def find_clips(given: Sequence[str | Path], output: str | Path) -> tuple[list[tuple[str, Path]], list[str | Path]]:
     """Returns (name, path) of the clips among files, patterns and below folders, and what of `given` may hold images.
 
+    Links that lead nowhere are among the clips, so that they are reported where they are read.
+
     Raises:
         InputError: a clip that is not there, or two of one name.
     """
@@ -45,7 +47,9 @@ def find_clips(given: Sequence[str | Path], output: str | Path) -> tuple[list[tu
             files = find_files(path, ENDINGS, flag='images', leave_out=is_inside)
             if files.duplicates:
                 raise InputError(files.duplicates[0])
-            clips = files.paths
+            clips = {**files.dangling, **files.paths}
+            for clip in files.dangling.keys() & files.paths.keys():
+                print(f'warning: {describe_link(files.dangling[clip])}', file=sys.stderr)
         elif path.suffix.lower() in ENDINGS:
             if not path.is_file():
                 raise InputError(f'--images={top}: no such file')
@@ -82,7 +86,8 @@ def check_clips(
     """
     check_names(images, clips, output)
     for name, path in clips:
-        check_earlier(output, name, _about(path, frames, smooth))
+        if path.exists():  # else a link that leads nowhere, which is reported where it is read
+            check_earlier(output, name, _about(path, frames, smooth))
 
 
 def _about(path: Path, frames: str, smooth: int) -> dict[str, Any]:
@@ -150,6 +155,8 @@ def predict_clip(
         InputError: not a clip, no frames, no codec, maps in `output` that were made otherwise, or a broken tail; the
             frames before it are written.
     """
+    if path.is_symlink() and not path.exists():
+        raise InputError(describe_link(path))
     clip, about, fault = Clip(path), _about(path, frames, smooth), None
     check_earlier(output, name, about)
     total = max(clip.announced, 0) or None

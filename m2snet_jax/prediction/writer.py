@@ -2,6 +2,8 @@
 
 import csv
 import io
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32
 
+from m2snet_jax.errors import InputError, reading
 from m2snet_jax.images import nifti
 from m2snet_jax.images.drawing import Picture, overlay
 from m2snet_jax.images.formats import encode_png, locate
@@ -49,6 +52,7 @@ class Writer:
         self._predictor, self._classes = predictor, predictor.classes
         self.agreements: dict[str, float] | None = {} if uncertainty else None
         self._entropies: dict[str, Maps] = {}  # of the slices of the volume that is being written
+        self._rows: dict[str, tuple[str, ...]] | None = None  # of uncertainty.csv by name, once it is read
         about = {'model_hash': predictor.model_hash, 'size': predictor.size, 'raw': raw, 'threshold': threshold}
         white = {f'white_{kind}': getattr(predictor.reading, kind) for kind in ('integers', 'floats')}
         shown = {'window': predictor.window, **white}
@@ -69,8 +73,21 @@ class Writer:
 
     def is_done(self, series: Series) -> bool:
         """Whether all files of a series exist; they are written whole, so they need not be written again."""
-        own = [path for name, _ in series.images for paths in self.paths(name, series).values() for path in paths]
-        return all(path.exists() for path in own + result_files(series, self.folder, self._raw) + self._volume(series))
+        return all(path.exists() for path, _ in self._files(series))
+
+    def check_paths(self, every: Iterable[Series]) -> None:
+        """Raises InputError if two images have a file in common, e.g. the mask of `a` and the map of `masks/a`."""
+        source_of = {}
+        for path, source in (file for series in every for file in self._files(series)):
+            if path in source_of:
+                raise InputError(f'{path}: would be written for {source_of[path]} and for {source}; predict them apart')
+            source_of[path] = source
+
+    def _files(self, series):
+        """Returns (path, its image) of all files of a series; the image of its results is the first."""
+        own = [(path, image) for name, image in series.images for path in chain(*self.paths(name, series).values())]
+        results = result_files(series, self.folder, self._raw) + self._volume(series)
+        return own + [(path, locate(series.images[0][1])[0]) for path in results]
 
     def write(
         self, name: str, series: Series, pixels: Picture, probability: Float32[np.ndarray, 'size size classes']
@@ -115,15 +132,20 @@ class Writer:
         levels = entropy_levels(probability)
         if series.reader is nifti:
             self._entropies[name] = levels
-        row = io.StringIO()
-        path = self.folder / 'uncertainty.csv'
-        values = (f'{mean_entropy(probability, lesion):.6f}', f'{self.agreements.pop(name):.6f}')
-        csv.writer(row, lineterminator='\n').writerow((name, *values))
-        if not path.exists():
-            write(path, 'name,mean_entropy,pairwise_dice\n')
-        append(path, row.getvalue())
+        self._write_row(name, f'{mean_entropy(probability, lesion):.6f}', f'{self.agreements.pop(name):.6f}')
         for doubt_path, channel in zip(self.paths(name, series)['doubt'], np.moveaxis(levels, -1, 0), strict=False):
             write(doubt_path, encode_png(np.ascontiguousarray(channel)))
+
+    def _write_row(self, name, *values):
+        """Writes the row of an image, in place of that of an earlier call, e.g. of a volume that was interrupted."""
+        path, earlier = self.folder / 'uncertainty.csv', self._rows
+        rows = self._rows = _rows_of(path) if earlier is None else earlier
+        is_whole = earlier is None or name in rows
+        rows[name] = (name, *values)
+        if is_whole:
+            write(path, _table([('name', 'mean_entropy', 'pairwise_dice'), *rows.values()]))
+        else:
+            append(path, _table([rows[name]]))
 
     def _volume(self, series):
         """Returns the path of the entropy of a NIfTI volume, if it is written."""
@@ -134,3 +156,19 @@ class Writer:
     def _cut(self) -> float:
         """The probability from which a pixel counts as lesion."""
         return 0.5 if self._threshold is None else self._threshold
+
+
+def _rows_of(path):
+    """Returns {name: row} of the table of an earlier call, without a row that was cut; of none without a table."""
+    if not path.exists():
+        return {}
+    with reading(path, 'a table'):
+        rows = list(csv.reader(io.StringIO(path.read_text(encoding='utf-8'))))[1:]
+    return {row[0]: tuple(row) for row in rows if len(row) == 3}
+
+
+def _table(rows):
+    """Returns rows as text of comma-separated values."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows(rows)
+    return text.getvalue()

@@ -203,8 +203,13 @@ def restore_model(
     handler = ocp.StandardCheckpointHandler()
     try:
         # orbax itself would cut arrays of another shape and ignore missing ones.
-        if _shapes(handler.metadata(path).tree) != _shapes(model):
-            raise InputError(f'{path}: holds another model than its config names')
+        there, here = _shapes(handler.metadata(path).tree), _shapes(model)
+        if there != here:
+            name = next(name for name in (*here, *there) if there.get(name) != here.get(name))
+            raise InputError(
+                f'{path}: holds another model than its config names, or than is loaded here: {name} is '
+                f'{there.get(name, "missing")} there and {here.get(name, "missing")} here'
+            )
         model = handler.restore(path, args=ocp.args.StandardRestore(model))
     except InputError:
         raise

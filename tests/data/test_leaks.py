@@ -2,7 +2,11 @@
 
 from types import SimpleNamespace
 
-from m2snet_jax.data.leaks import exclusion_lists
+import numpy as np
+from data_trees import image_of, make_pairs, write
+
+from m2snet_jax.commands.validate import main
+from m2snet_jax.data.leaks import compare_images, exclusion_lists
 
 
 def check(name, split, label):
@@ -25,3 +29,39 @@ def test_whole_groups_are_named_and_the_control_has_as_many_of_each_label():
     assert not set(control) & {'near1', 'near2', 'near3', 'held', 'out'}
     assert control == exclusion_lists(checks, groups, seed=0)['control']
     assert len({tuple(exclusion_lists(checks, groups, seed)['control']) for seed in range(5)}) > 1
+
+
+def test_images_of_one_group_are_compared_only_across_splits():
+    random = np.random.default_rng(0)
+    slices = [('train', 'p1/0'), ('train', 'p1/1'), ('test', 'p1/2'), ('train', 'p2/0'), ('test', 'p3/0')]
+    alike, apart = random.normal(size=(2, 64 * 64))
+    checks = [
+        SimpleNamespace(
+            split=split,
+            name=name,
+            label='',
+            path=name,
+            group=name[:2],
+            image_sha256=name,
+            thumbnail=picture / np.linalg.norm(picture),
+        )
+        for (split, name), picture in zip(slices, (alike, alike, alike, apart, apart), strict=True)
+    ]
+    report = compare_images(checks, {}, seed=0)
+    pairs = {tuple(pair['names']) for pair in report['pairs']}
+    assert pairs == {('p1/0', 'p1/2'), ('p1/1', 'p1/2'), ('p2/0', 'p3/0')}
+    assert report['across_split'] == 3
+    assert report['exclude']['near_duplicates'] == ['p1/0', 'p1/1', 'p2/0']
+
+
+def test_lists_of_an_earlier_state_of_the_data_are_removed(tmp_path, prepared):
+    root, look = tmp_path / 'data', tmp_path / 'look'
+    make_pairs(root / 'images/train', root / 'masks/train', ['a', 'b', 'c'])
+    make_pairs(root / 'images/test', root / 'masks/test', ['d'])  # of the pixels of a
+    arguments = ['validate', f'--root={root}', f'--output={look}']
+    main(arguments)
+    every = {'validate.json', 'duplicates.html', 'near_duplicates.txt', 'control.txt'}
+    assert {path.name for path in look.iterdir()} == every
+    write(root / 'images/test/d.png', image_of(8))
+    main(arguments)
+    assert {path.name for path in look.iterdir()} == {'validate.json'}

@@ -86,6 +86,14 @@ def test_folder_in_folds(tmp_path, prepared):
     )
 
 
+@pytest.mark.parametrize('name', ['phantoms', 'polyp', 'covid19', 'video_polyp'])
+@pytest.mark.parametrize('key', ['data.fold', 'data.folds_file'])
+def test_folds_are_refused_where_there_are_none(name, key, tmp_path, prepared):
+    value = 0 if key == 'data.fold' else 'folds.csv'
+    words = f'--config.{key}={value}: {name} has a split of its own', f'set --config.{key}=none'
+    assert_refused(config_of(name, tmp_path, **{key: value}), prepared, *words)
+
+
 # Left out of training
 
 

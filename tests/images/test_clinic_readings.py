@@ -132,6 +132,20 @@ def test_axes_of_length_1(tmp_path, shape):
     np.testing.assert_array_equal(np.stack(cut) > 127, np.stack(raw) > 127)
 
 
+def test_a_volume_beside_own_maps_does_not_change_how_these_are_read(tmp_path):
+    label = np.zeros((52, 40, 1), np.uint8)
+    label[10:20, 5:9] = 1
+    nibabel.save(nibabel.Nifti1Image(label, AFFINE), tmp_path / 'ct.nii.gz')
+    Image.fromarray(ramp()).save(tmp_path / 'a.png')
+    Image.fromarray(ramp() * np.uint16(257)).save(tmp_path / 'b.png')
+    volume = tmp_path / 'ct.nii.gz/000'
+    reading = map_reading([tmp_path / 'a.png', tmp_path / 'b.png', volume], is_own=True)
+    for name in 'ab':
+        np.testing.assert_array_equal(read_map(tmp_path / f'{name}.png', reading), ramp())
+    np.testing.assert_array_equal(read_map(volume, reading), 255 * label[:, :, 0].T)
+    assert reading.notes == ('maps in DICOM and NIfTI hold 0 and 1: read as 0 and 255',)
+
+
 def test_a_header_that_names_more_than_the_file_holds(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.zeros((6, 5, 3), np.int16), AFFINE), tmp_path / 'a.nii')
     content = bytearray((tmp_path / 'a.nii').read_bytes())

@@ -6,10 +6,12 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageOps
 
 from m2snet_jax.errors import InputError
 from m2snet_jax.images.formats import read_image, read_mask, write_png
+from m2snet_jax.images.raster import deep_kind
 
 RANDOM = np.random.default_rng(0)
 COLOUR = RANDOM.integers(0, 256, (7, 9, 3), dtype=np.uint8)
@@ -55,6 +57,19 @@ def test_sixteen_bits_are_divided_by_257(tmp_path, ending):
     path = tmp_path / f'colour.{ending}'
     cv2.imwrite(str(path), COLOUR_16[:, :, ::-1])
     np.testing.assert_array_equal(read_image(path), np.round(COLOUR_16 / 257))
+
+
+@pytest.mark.parametrize('byteorder', ['<', '>'])
+@pytest.mark.parametrize('compression', [None, 'zlib'])
+def test_sixteen_bit_colour_in_planes(tmp_path, byteorder, compression):
+    path = tmp_path / 'planes.tif'
+    options = {'photometric': 'rgb', 'planarconfig': 'separate', 'byteorder': byteorder, 'compression': compression}
+    tifffile.imwrite(path, COLOUR_16.transpose(2, 0, 1), **options)
+    np.testing.assert_array_equal(read_image(path), np.round(COLOUR_16 / 257))
+    assert deep_kind(path) == 'integers'
+    tifffile.imwrite(path, COLOUR.transpose(2, 0, 1), **options)
+    np.testing.assert_array_equal(read_image(path), COLOUR)
+    assert deep_kind(path) == ''
 
 
 def test_sixteen_bits_with_small_values(tmp_path):

@@ -11,6 +11,7 @@ from tiny_models import write_model
 from m2snet_jax import InputError
 from m2snet_jax.__main__ import main
 from m2snet_jax.images.formats import addresses, read_image
+from m2snet_jax.prediction.members import Prediction
 
 
 @pytest.fixture
@@ -132,3 +133,30 @@ def test_predict_takes_the_window_of_the_command_line(tmp_path, anatomy, capsys)
     assert 'was trained with lung' in capsys.readouterr().err
     assert main(run) == 0
     assert json.loads((tmp_path / 'of_run/model.json').read_text())['window'] == 'lung'
+
+
+def test_volumes_with_a_common_file_of_results_are_refused(tmp_path, anatomy):
+    (tmp_path / 'scans').mkdir()
+    for name in ('ct', 'ct_raw'):
+        make_volume(tmp_path / f'scans/{name}.nii.gz', 'plain', anatomy)
+    with pytest.raises(InputError, match=r'ct_raw\.nii\.gz: would be written for .*ct\.nii\.gz and for .*ct_raw'):
+        predict(tmp_path, [tmp_path / 'scans'], raw='npy')
+    (tmp_path / 'maps/model.json').unlink()
+    assert predict(tmp_path, [tmp_path / 'scans'])[0] == (2 * SHAPE[2], 0, [])
+
+
+class Doubting(Marking):
+    def predictions(self, images):
+        return [Prediction(one, 0.5) for one in self.probabilities(images)]
+
+
+def test_a_volume_that_is_predicted_again_has_one_row_a_slice(tmp_path, anatomy):
+    make_volume(tmp_path / 'ct.nii.gz', 'plain', anatomy)
+    tables = []
+    for _ in range(2):
+        (tmp_path / 'maps/ct.nii.gz').unlink(missing_ok=True)  # as an interruption leaves it
+        predict(tmp_path, [tmp_path / 'ct.nii.gz'], Doubting(), uncertainty=True)
+        tables.append((tmp_path / 'maps/uncertainty.csv').read_text())
+    names = [line.split(',')[0] for line in tables[0].splitlines()]
+    assert names == ['name', *(f'ct_{number:03d}' for number in range(SHAPE[2]))]
+    assert tables[0] == tables[1]

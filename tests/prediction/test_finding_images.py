@@ -8,6 +8,7 @@ from data_trees import image_of, write
 from tiny_models import write_model
 
 from m2snet_jax.__main__ import main
+from m2snet_jax.errors import InputError
 from m2snet_jax.prediction.folders import find_images
 
 pytestmark = pytest.mark.usefixtures('compiled_quickly')
@@ -41,6 +42,12 @@ def test_hidden_files_and_the_output_are_left_out(tmp_path):
         write(top / name, image_of(0)[:, :, 0])
     assert [name for name, _ in find_images([top], top / 'output')] == ['a']
     assert names(tmp_path, '.cache/images/._a.png') == ['._a']
+
+
+def test_images_that_all_lie_in_the_output_are_named(tmp_path):
+    write(tmp_path / 'v/images/a.png', image_of(0))
+    with pytest.raises(InputError, match=r'--output=.*v: holds .*v/images/a\.png and all other images'):
+        find_images([tmp_path / 'v/images'], tmp_path / 'v')
 
 
 def test_names_in_any_bytes_and_either_form_of_unicode(tmp_path):

@@ -181,6 +181,18 @@ def test_few_images_are_held_at_once_however_many_there_are(images, tmp_path):
     assert len(list((tmp_path / 'maps').glob('*.png'))) == 23
 
 
+@pytest.mark.parametrize(('settings', 'folder'), [({'threshold': 0.5}, 'masks'), ({'outline': True}, 'overlays')])
+def test_a_file_that_two_images_would_write_is_refused(images, tmp_path, settings, folder):
+    source, other = images / 'grey.png', images / 'turned.jpg'
+    files, model = [('a', source), (f'{folder}/a', other)], Counting()
+    with pytest.raises(InputError) as caught:
+        predict_files(model, files, Writer(tmp_path / 'maps', model, **settings), 4)
+    path = tmp_path / f'maps/{folder}/a.png'
+    assert str(caught.value) == f'{path}: would be written for {source} and for {other}; predict them apart'
+    assert not list((tmp_path / 'maps').rglob('*.png'))
+    assert predict_files(model, files, Writer(tmp_path / 'plain', model), 4) == (2, 0, [])
+
+
 def test_a_folder_is_claimed_once(tmp_path):
     claim_folder(tmp_path / 'maps', {'model_hash': 'a', 'raw': None})
     claim_folder(tmp_path / 'maps', {'model_hash': 'a', 'raw': None})

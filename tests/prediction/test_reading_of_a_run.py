@@ -28,6 +28,8 @@ def test_the_range_of_the_training_is_that_of_the_prediction(tmp_path, caplog):
     path.write_text(json.dumps({**json.loads(path.read_text()), 'reading': {'integers': 4095.0, 'level': 128.0}}))
     model = load_model(tmp_path / 'run')
     assert model.reading == Reading(integers=4095)
+    assert main(['', 'convert', str(tmp_path / 'run'), str(tmp_path / 'copy')]) == 0
+    assert load_model(tmp_path / 'copy').reading == Reading(integers=4095)
     np.testing.assert_array_equal(model(str(tmp_path / 'dark.png')), model(levels))
     assert caplog.text == ''
     Image.fromarray(np.full((20, 30), 9000, np.uint16)).save(tmp_path / 'bright.png')

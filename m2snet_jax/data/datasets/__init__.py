@@ -15,6 +15,8 @@ from m2snet_jax.errors import InputError
 from m2snet_jax.images.reading import UNDECIDED, Reading
 from m2snet_jax.storage import local_path
 
+FOLDED = ('busi', 'folder', 'goals')  # datasets that are split into folds
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -104,7 +106,7 @@ def module_of(config: Any) -> ModuleType:
     """Returns the module of the dataset that `config.data.name` names; it has `find(config)`, whose files are fetched.
 
     Raises:
-        InputError: there is none, or it has a layout of its own and the config names another.
+        InputError: there is none, or it has a layout or a split of its own and the config names another.
     """
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     if config.data.name not in names:
@@ -114,6 +116,12 @@ def module_of(config: Any) -> ModuleType:
             raise InputError(
                 f'--config.data.{key}={config.data[key]}: {config.data.name} has a layout of its own; set '
                 '--config.data.name=folder'
+            )
+    for key in ('fold', 'folds_file'):
+        if config.data[key] is not None and config.data.name not in FOLDED:
+            raise InputError(
+                f'--config.data.{key}={config.data[key]}: {config.data.name} has a split of its own and no folds; set '
+                f'--config.data.{key}=none'
             )
     for key in ('root', 'images', 'masks', 'folds_file', 'exclude'):
         if config.data.get(key) is not None:
