@@ -13,6 +13,7 @@ from jaxtyping import Bool, UInt8
 from m2snet_jax.data.datasets import Dataset
 from m2snet_jax.data.pipeline import eval_batches
 from m2snet_jax.devices.mesh import Mesh, shard
+from m2snet_jax.errors import InputError
 from m2snet_jax.metrics.hard import THRESHOLD
 from m2snet_jax.models.model_weights import ModelWeights, merge_model
 
@@ -30,7 +31,8 @@ def make_validate(
     """Returns `validate(weights) → Dice`, the mean over images (and classes) with a lesion.
 
     It is `hard/Dice` except for the size: map and mask are compared at `data.size`, not at the image's own size. It is
-    NaN without any lesion. `sources` are examples, as a `Dataset` has them.
+    NaN without any lesion. `sources` are examples, as a `Dataset` has them. `validate` raises InputError if there is no
+    lesion and `select` is to choose a step by the Dice.
     """
 
     @jax.jit
@@ -51,6 +53,11 @@ def make_validate(
                 batch = shard({'images': images, 'masks': masks}, mesh)
                 sums.append(dice_sums(weights, batch['images'], batch['masks']))
         dice, count = np.sum(jax.device_get(sums), axis=0)
+        if not count and config.select != 'last':
+            raise InputError(
+                f'--config.select={config.select}: none of the images scored after each epoch has a lesion, so '
+                'that no Dice is measured; hold out others with --config.data.seed, or set --config.select=last'
+            )
         return float(dice / count) if count else float('nan')
 
     return validate

@@ -72,6 +72,18 @@ def test_it_is_the_hard_dice_where_the_image_has_the_size_of_the_network():
     assert 0 < found < 1
 
 
+def test_no_step_can_be_chosen_by_images_without_lesions():
+    source = Examples(3)
+    source.masks[:] = 0
+    graph, weights = split_model(M2SNet('plain', columns=1, rngs=nnx.Rngs(0)))
+    for select, sources in (('last', [source]), ('validation', [source, Examples(2)])):
+        found = make_validate(graph, sources, load_config('quickstart', **RUN, select=select), make_mesh())(weights)
+        assert np.isnan(found) == (select == 'last')
+    config = load_config('quickstart', **RUN, select='validation')
+    with pytest.raises(InputError, match=r'select=validation: none of the images .* has a lesion'):
+        make_validate(graph, [source], config, make_mesh())(weights)
+
+
 @pytest.fixture
 def data_folder(tmp_path, monkeypatch):
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'tfds'))
