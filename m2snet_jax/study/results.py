@@ -29,10 +29,11 @@ def study_table(study: Study, cells: list[Cell], references: dict[str, dict] | N
     Returns:
         dict of study, about, config, changes; `runs`, the counts `finished` and `all`; `variants`, a list of dicts of
         name, about, changes, seeds, finished, same_as (names of cells), and seconds, the mean training time of a run;
-        `references`, likewise; `test_sets`, {name: dict of `rows`, means and deviations over seeds, `differences`, as
-        `seeds_and_images` gives them, `not_compared` where no images are common, and `published`}, those with rows: the
-        finished seeds of a variant have a common fold; `claims`, as `decide_claims` returns them; `losses`,
-        {variant or reference: {cell: loss of each epoch}}.
+        `references`, likewise; `test_sets`, {name: dict of `rows`, means and deviations over seeds, `folds`, likewise
+        for each fold of a variant with several and over its folds, `differences`, as `seeds_and_images` gives them,
+        `not_compared` where no images are common, and `published`}, those with rows: the finished seeds of a variant
+        have a common fold; `claims`, as `decide_claims` returns them; `losses`, {variant or reference: {cell: loss of
+        each epoch}}.
 
     Raises:
         InputError: runs of one variant were scored on different images.
@@ -122,6 +123,7 @@ def _test_sets(study, groups, dataset):
         ]
         test_sets[test_set] = {
             'rows': rows,
+            'folds': [row for name, group in groups.items() for row in _fold_rows(name, group, test_set)],
             'differences': [row for row in differences if row['scores']],
             'not_compared': [label_of(row) for row in differences if not row['scores']],
             'published': published(dataset, test_set),
@@ -129,9 +131,23 @@ def _test_sets(study, groups, dataset):
     return test_sets
 
 
-def _means(group, test_set):
-    """{score: its mean over seeds, their deviation, seeds and images} of the runs of one variant."""
-    rows, folds = {}, _folds(group)
+def _fold_rows(name, group, test_set):
+    """Rows of the folds of a variant, and one with the mean over folds ± their deviation, as papers print it."""
+    by_fold = {fold: _means(group, test_set, [fold]) for fold in _folds(group)}
+    if len(by_fold) < 2:
+        return []
+    over = {}
+    for score in (score for score in SCORES if all(score in row for row in by_fold.values())):
+        means = [row[score]['mean'] for row in by_fold.values()]
+        images = sum(row[score]['images'] for row in by_fold.values())
+        over[score] = {'mean': float(np.mean(means)), 'deviation': float(np.std(means, ddof=1)), 'images': images}
+    rows = [{'name': f'{name}, fold {fold}', 'scores': row} for fold, row in by_fold.items()]
+    return [*rows, {'name': f'{name}, mean ± deviation over folds', 'scores': over}]
+
+
+def _means(group, test_set, folds=None):
+    """{score: its mean over seeds, their deviation, seeds and images} of the runs of a variant on all or some folds."""
+    rows, folds = {}, folds or _folds(group)
     for score in SCORES:
         seeds, images, values = _values(group, test_set, score, folds)
         if images:

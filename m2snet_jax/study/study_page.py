@@ -86,6 +86,7 @@ def _test_set(name, entry):
         'name': name,
         'scores': scores,
         'means': means,
+        'folds': [_row(row, scores) for row in entry['folds']],
         'differences': [_row(row, scores) for row in entry['differences']],
         'chart': (
             charts.intervals(dots, f'difference in {scores[0]}'),
@@ -100,7 +101,9 @@ def _row(row, scores):
     for score in scores:
         one = row['scores'].get(score)
         seeds = ''
-        if one and 'mean' in one:
+        if one and 'seeds' not in one:
+            seeds = f'{one["images"]} images'
+        elif one and 'mean' in one:
             seeds = f'{one["images"]} images; ' + ', '.join(f'seed {s}: {v:.4f}' for s, v in one['seeds'].items())
         elif one:
             seeds = _seeds(one)

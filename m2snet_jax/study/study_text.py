@@ -30,6 +30,8 @@ def text(table: dict[str, Any]) -> str:
             label_of(row): [figure_of(row['scores'].get(score)) for score in scores] for row in entry['differences']
         }
         lines += ['', test_set, *_lines('mean ± deviation over seeds', scores, rows)]
+        by_fold = {label_of(row): [figure_of(row['scores'].get(score)) for score in scores] for row in entry['folds']}
+        lines += ['', *_lines('by fold', scores, by_fold)] if by_fold else []
         lines += ['', *_lines('difference, 95 % interval', scores, differences)] if differences else []
         lines += [f'not compared, because their test images differ: {one}' for one in entry['not_compared']]
     claims = claim_lines(table['claims'])

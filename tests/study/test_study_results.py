@@ -37,6 +37,15 @@ def test_means_and_differences_are_those_of_the_scores(tmp_path):
             by_seed.mean() * 10 / 12
         )  # and two free of lesions
         assert row['scores']['lesion_free/false_positive_share']['mean'] == 0.5
+    by_fold = dice[0].mean((0, 2))  # of variant a
+    names, figures = zip(*((row['name'], row['scores']['hard/Dice']) for row in entry['folds'][:3]), strict=True)
+    assert names == ('a, fold 0', 'a, fold 1', 'a, mean ± deviation over folds')
+    assert [one['mean'] for one in figures] == pytest.approx([*by_fold, by_fold.mean()])
+    assert figures[0]['deviation'] == pytest.approx(dice[0, :, 0].mean(1).std(ddof=1))  # over seeds
+    assert figures[2]['deviation'] == pytest.approx(by_fold.std(ddof=1))
+    assert len(entry['folds']) == 6
+    printed = [line for line in text(study_table(study, cells)).splitlines() if line.startswith('a, fold 1 ')]
+    assert f' {by_fold[1]:.4f} ± ' in printed[0]
     (row,) = entry['differences']
     found, (before, after) = row['scores']['hard/Dice'], dice.reshape(2, 3, 10)
     assert (row['name'], row['against'], found['paired'], found['seeds']) == ('b', 'a', True, [3, 3])
