@@ -55,7 +55,7 @@ class Source:
     warnings: list[str] = dataclasses.field(default_factory=list)
 
 
-READING = 3  # version of how files are read: records of another are never served
+READING = 2  # version of how files are read: records of another are never served
 
 
 def source_of(root: Path, splits: dict[str, list[Pair]], **attributes: Any) -> Source:
@@ -170,8 +170,6 @@ def mask_levels(
     if classes > 1:
         if highest > classes:
             raise InputError(class_mismatch(mask, classes, source.reading, path))
-        return mask
-    if source.reading.soft:
         return mask
     if highest == 1:
         return mask * np.uint8(255)

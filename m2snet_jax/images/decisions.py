@@ -119,7 +119,7 @@ def _of_levels(looks, classes):
     mixed = sorted(value for value in union if 128 <= value < 255)
     levels = ', '.join(f'{value:g}' for value in mixed)
     notes = (f'each mask holds 0 and one other level (255, {levels}), which is read as 255',) if two and mixed else ()
-    return Reading(two_levels=two, soft=many, found=found, notes=notes)
+    return Reading(two_levels=two, found=found, notes=notes)
 
 
 def _in_alpha(looks):

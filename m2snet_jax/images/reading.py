@@ -15,7 +15,6 @@ class Reading:
         integers, floats: the value that is white in files of more than 8 bits that hold integers or floats.
         level: the one number beside 0 that all masks or maps hold, read as 255.
         two_levels: whether each mask has at most two levels, one of them 0; the other is read as 255.
-        soft: whether some mask has many levels: then each is used as it is.
         one_colour: whether masks or maps are black and one colour, read as 0 and 255.
         alpha: whether the alpha channel is the mask, since colour is the same all over.
         clinical_only: whether `level`, `one_colour` and `alpha` are of the DICOM and NIfTI files of the set alone.
@@ -29,7 +28,6 @@ class Reading:
     floats: float | None = None
     level: float | None = None
     two_levels: bool = False
-    soft: bool = False
     one_colour: bool = False
     alpha: bool = False
     clinical_only: bool = False

@@ -75,23 +75,3 @@ def test_the_reading_of_a_set_lies_beside_its_records(tmp_path, prepared, caplog
     windowed = open_dataset(config_of('folder', root, **{'data.window': '1000,2000'}))
     assert windowed.reading.integers is None
     assert not np.array_equal(windowed.train[1]['image'], dataset.train[1]['image'])
-
-
-def test_a_faint_mask_among_soft_ones_is_used_as_it_is(tmp_path):
-    root = tmp_path / 'data'
-    make_folder(root, 6)
-    faint = {'case0': [0, 1], 'case1': [0, 1, 2, 3], 'case2': [0]}
-    for number in range(6):
-        ramp = np.tile(np.arange(0, 240, 8, dtype=np.uint8), (20, 1))
-        write(root / f'masks/case{number}.png', ramp + np.arange(20, dtype=np.uint8)[:, None] % 8)
-    stored = {name: np.resize(np.array(levels, np.uint8), (20, 30)) for name, levels in faint.items()}
-    for name, mask in stored.items():
-        write(root / f'masks/{name}.png', mask)
-    config = config_of('folder', root)
-    assert inspect(config)['problems'] == []
-    dataset = open_dataset(config)
-    assert from_json(dataset.reading.to_json()).soft
-    examples = [part[index] for part in (dataset.train, dataset.tests['test']) for index in range(len(part))]
-    masks = {example['name']: example['mask'] for example in examples}
-    for name, mask in stored.items():
-        np.testing.assert_array_equal(masks[name], mask)
