@@ -157,16 +157,22 @@ def _headline(test_set):
     rows = {(one['title'], row['name']): row for one in test_set['tables'] for row in one['rows']}
     scores = []
     if dice := rows.get(('hard', 'Dice')):
-        count = rows['hard', 'count']['figure']
-        about = f'Map cut at one half; mean over {count} images with a lesion'
+        about = f'Map cut at one half; mean over {_counted(rows, "hard", "with")}'
         scores.append({**dice, 'name': 'Dice (hard)', 'about': about})
         if released := rows.get(('released', 'Dice')):
             about = 'By the script of the released program, like the published figures'
             scores.append({**released, 'name': 'Dice (released)', 'about': about})
     elif alarms := rows.get(('lesion-free', 'false positive share')):
-        count = rows['lesion-free', 'count']['figure']
-        scores.append({**alarms, 'name': 'False alarms', 'about': f'Share of {count} images without a lesion'})
+        about = f'Share of {_counted(rows, "lesion-free", "without")}'
+        scores.append({**alarms, 'name': 'False alarms', 'about': about})
     return {'test_set': f'{test_set["name"]}: {test_set["images"]} images', 'scores': scores}
+
+
+def _counted(rows, title, kind):
+    """Returns of which images a figure is; the number of several classes is not one."""
+    if (title, 'count') in rows:
+        return f'{rows[title, "count"]["figure"]} images {kind} a lesion'
+    return f'the images {kind} each class, then over classes'
 
 
 def _published_note(summary, test_sets):
