@@ -6,11 +6,13 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from m2snet_jax.__main__ import main
-from m2snet_jax.evaluation.comparison import compare_runs
+from m2snet_jax.evaluation.comparison import compare_runs, read_scores
 from m2snet_jax.evaluation.leaked import compare_leaked
+from m2snet_jax.metrics.risk_coverage import risk_coverage
 from m2snet_jax.storage import read_json_lines
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'reproduction.md'
@@ -118,6 +120,47 @@ def test_polyps(tmp_path):
     ):
         for number, losses in enumerate(table['losses'][name].values()):
             assert f'| {label}, seed {number} | {" | ".join(map(figure, losses))} |' in page
+
+
+def test_all_folds_of_breast_tumours(tmp_path):
+    test_sets = stored_table('busi_folds', tmp_path)['test_sets']
+    rows = [
+        ('Dice', 'test', 'hard/Dice'),
+        ('IoU', 'test', 'hard/IoU'),
+        ('`released/Dice`', 'test', 'released/Dice'),
+        ('normal images in which pixels are marked', 'normal', 'lesion_free/false_positive_share'),
+    ]
+    for label, test_set, score in rows:
+        (pooled,), folds = ([row['scores'][score] for row in test_sets[test_set][kind]] for kind in ('rows', 'folds'))
+        assert len(folds) == 5
+        assert pooled['images'] == {'test': 647, 'normal': 133}[test_set]
+        cells = [figure(one['mean']) for one in folds[:4]]
+        cells += [f'{figure(folds[4]["mean"])} ± {figure(folds[4]["deviation"])}', figure(pooled['mean'])]
+        assert f'| {label} | {" | ".join(cells)} |' in PAGE.read_text(encoding='utf-8'), cells
+
+
+def test_flips_and_doubt_on_folds_of_breast_tumours():
+    text = ' '.join(PAGE.read_text(encoding='utf-8').split())
+    images = read_scores(STORED / 'busi_folds_flips')['test']
+    with (STORED / 'busi_folds_flips' / 'scores' / 'per_image.csv').open(newline='') as file:
+        doubts = {row['name']: row for row in csv.DictReader(file)}
+    dice = np.array([image['hard/Dice'] for image in images.values()])
+    has_lesion = np.array([image['lesion'] > 0 for image in images.values()])
+    folds = [read_scores(STORED / 'busi_folds' / 'm2snet' / f'fold{fold}-seed0')['test'] for fold in (1, 2, 3)]
+    before = [image['hard/Dice'] for fold in folds for name, image in fold.items() if name in images]
+    assert sum(has_lesion) == len(before) == 483
+    after = figure(dice[has_lesion].mean())
+    assert f'Dice of the 483 images of folds 1 to 3 from {figure(np.mean(before))} to {after}' in text
+    entropy, agreement = (
+        risk_coverage(1 - dice, np.array([sign * float(doubts[name][f'doubt/{key}']) for name in images]))
+        for key, sign in (('entropy', 1), ('pairwise_dice', -1))
+    )
+    assert f'{figure(entropy["area"])} by entropy and {figure(agreement["area"])} by agreement' in text
+    order = f'{figure(entropy["random"])} ({figure(entropy["low"])} to {figure(entropy["high"])}) in random order'
+    assert f'{order} and {figure(entropy["ideal"])} in the best order' in text
+    alarms = np.array([image['false'] > 0 for image in images.values()])[~has_lesion]
+    assert len(alarms) == 133
+    assert f'mean map of these three models marks pixels in {figure(alarms.mean())} of the normal images' in text
 
 
 @pytest.mark.parametrize(('name', 'start'), [('ablation', 'ImageNet'), ('ablation_random', 'random')])
