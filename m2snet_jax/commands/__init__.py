@@ -244,6 +244,7 @@ def _take_keys(arguments, config):
                     raise InputError(f'--config.{key}=none: this key cannot be unset')
                 with config.unlocked():
                     config.update_from_flattened_dict({key: None})
+                others = [other for other in others if _flag(other)[0] != flag]  # the last counts
                 continue
         others.append(argument)
     return others

@@ -95,6 +95,9 @@ def test_keys_and_root_on_the_command_line():
         check_config(config)
     assert load_config('kvasir').model.encoder_weights == 'res2net50'
     assert command_line('--config=kvasir', '--config.model.encoder_weights=none').model.encoder_weights is None
+    twice = [f'--config.model.encoder_weights={value}' for value in ('res2net101', 'none')]
+    assert command_line('--config=kvasir', *twice).model.encoder_weights is None  # the last one counts
+    assert command_line('--config=kvasir', *reversed(twice)).model.encoder_weights == 'res2net101'
 
 
 @pytest.mark.parametrize(
