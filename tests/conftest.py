@@ -1,5 +1,6 @@
 import gc
 import os
+import signal
 
 import jax
 import pytest
@@ -14,6 +15,8 @@ from m2snet_jax.devices.cache_entries import protect_cache_entries
 QUICK = '--xla_cpu_use_fusion_emitters=false'
 os.environ.setdefault('XLA_FLAGS', QUICK)
 
+# Tests send Ctrl-C. A shell starts its jobs in the background with that signal ignored, and they pass this on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.set_threshold(100_000)  # tracing makes many small objects
 jax.config.update('jax_compilation_cache_dir', CACHE)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)

@@ -73,9 +73,7 @@ def test_the_page_is_served_here_and_calls_nobody(model):
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     command = [sys.executable, '-m', 'm2snet_jax', 'demo', f'--model={model}', f'--port={port}', *ARGUMENTS]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background starts without it
     server = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True)
-    signal.signal(signal.SIGINT, before)
     try:
         lines = iter(server.stderr.readline, '')
         address = next(line.split()[1] for line in lines if line.startswith('open http://127.0.0.1:'))

@@ -32,8 +32,7 @@ pytestmark = pytest.mark.usefixtures('compiled_quickly')
 
 TINY = SETTINGS | {'steps': 200, 'log.tensorboard': True, 'checkpoint.every': 1000, 'evaluate.bootstrap': 20}
 ARGUMENTS = ['--config=quickstart', *(f'--config.{key}={value}' for key, value in TINY.items())]
-PROGRAM = 'import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); '  # a shell's job ignores it
-PROGRAM += 'from m2snet_jax.commands.train import main; sys.exit(main(sys.argv))'
+PROGRAM = 'import sys; from m2snet_jax.commands.train import main; sys.exit(main(sys.argv))'
 
 
 def start_run(folder):
