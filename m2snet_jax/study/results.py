@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from m2snet_jax.data.subfolders import clusters_of
-from m2snet_jax.errors import InputError
 from m2snet_jax.evaluation.comparison import read_scores
 from m2snet_jax.evaluation.published import published
 from m2snet_jax.evaluation.references import HARD, reference_name
@@ -13,6 +12,7 @@ from m2snet_jax.metrics.seeds import PAIRED_FROM, seeds_and_images
 from m2snet_jax.study.claims import decide_claims
 from m2snet_jax.study.definition import Cell, Study
 from m2snet_jax.study.run_logs import epoch_losses, training_seconds
+from m2snet_jax.study.seed_scores import common_folds, seed_scores
 from m2snet_jax.study.study_text import label_of
 
 SCORES = (*HARD, 'released/Dice', 'released/IoU', 'lesion_free/false_positive_share')
@@ -133,7 +133,7 @@ def _test_sets(study, groups, dataset):
 
 def _fold_rows(name, group, test_set):
     """Rows of the folds of a variant, and one with the mean over folds ± their deviation, as papers print it."""
-    by_fold = {fold: _means(group, test_set, [fold]) for fold in _folds(group)}
+    by_fold = {fold: _means(group, test_set, [fold]) for fold in common_folds(group)}
     if len(by_fold) < 2:
         return []
     over = {}
@@ -147,9 +147,9 @@ def _fold_rows(name, group, test_set):
 
 def _means(group, test_set, folds=None):
     """{score: its mean over seeds, their deviation, seeds and images} of the runs of a variant on all or some folds."""
-    rows, folds = {}, folds or _folds(group)
+    rows, folds = {}, folds or common_folds(group)
     for score in SCORES:
-        seeds, images, values = _values(group, test_set, score, folds)
+        seeds, images, values = seed_scores(group, test_set, score, folds)
         if images:
             means = values.mean(1)
             deviation = float(np.std(means, ddof=1)) if len(seeds) > 1 else None
@@ -164,10 +164,10 @@ def _differences(first, second, test_set, own_seeds):
     A seed is the same draw in both where they are runs of one program, `own_seeds`. Empty where the images differ, as
     while other folds are finished.
     """
-    rows, folds = {}, _folds(first, second)
+    rows, folds = {}, common_folds(first, second)
     for score in SCORES:
         (seeds, images, before), (others, other_images, after) = (
-            _values(group, test_set, score, folds) for group in (first, second)
+            seed_scores(group, test_set, score, folds) for group in (first, second)
         )
         if not images or set(images) != set(other_images):
             continue
@@ -187,49 +187,6 @@ def _differences(first, second, test_set, own_seeds):
 def _meaningful(rows):
     """The same without scores of lesions where no image has one."""
     return {score: row for score, row in rows.items() if 'hard/Dice' in rows or score.startswith('lesion_free/')}
-
-
-def _folds(*groups):
-    """The folds that all groups have finished, counting in each group the seeds with the most folds."""
-    finished = []
-    for group in groups:
-        by_seed = {}
-        for seed, fold in group:
-            by_seed.setdefault(seed, set()).add(fold)
-        most = max(map(len, by_seed.values()), default=0)
-        finished += [folds for folds in by_seed.values() if len(folds) == most] or [set()]
-    return sorted(set.intersection(*finished), key=str)
-
-
-def _values(group, test_set, score, folds):
-    """(seeds, images, float [seeds, images]) of the seeds that are finished on all folds, over all images they test.
-
-    The score of an image that several folds test, e.g. the normal images of BUSI, is their mean.
-    """
-    rows = {}
-    for seed in dict.fromkeys(seed for seed, _ in group):
-        if folds and all((seed, fold) in group for fold in folds):
-            found = {}
-            for fold in folds:
-                for name, image in group[seed, fold].get(test_set, {}).items():
-                    if (value := _score(image, score)) is not None:
-                        found.setdefault(name, []).append(value)
-            rows[seed] = {name: float(np.mean(values)) for name, values in found.items()}
-    images = list(next(iter(rows.values()), ()))
-    for seed, row in rows.items():
-        if set(row) != set(images):
-            raise InputError(
-                f'seed {seed} was scored on other images of {test_set} than another seed; use the same data'
-            )
-    return list(rows), images, np.array([[row[image] for image in images] for row in rows.values()])
-
-
-def _score(image, score):
-    """The score of one image; None where it is not defined for an image with, or without, a lesion."""
-    has_lesion = image.get('lesion', 1) > 0
-    if score.startswith('lesion_free/'):
-        return None if has_lesion or 'false' not in image else float(image['false'] > 0)
-    return image.get(score) if has_lesion or score.startswith('released/') else None
 
 
 def _reference(model, runs):

@@ -128,7 +128,7 @@ def test_all_folds_of_breast_tumours(tmp_path):
         ('Dice', 'test', 'hard/Dice'),
         ('IoU', 'test', 'hard/IoU'),
         ('`released/Dice`', 'test', 'released/Dice'),
-        ('normal images in which pixels are marked', 'normal', 'lesion_free/false_positive_share'),
+        ('share of normal images in which pixels are marked', 'normal', 'lesion_free/false_positive_share'),
     ]
     for label, test_set, score in rows:
         (pooled,), folds = ([row['scores'][score] for row in test_sets[test_set][kind]] for kind in ('rows', 'folds'))

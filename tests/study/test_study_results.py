@@ -55,6 +55,17 @@ def test_means_and_differences_are_those_of_the_scores(tmp_path):
     assert found['by_seeds'] == pytest.approx(expected['by_seeds'])
 
 
+def test_a_score_that_the_sheet_of_one_fold_lacks_has_no_mean_over_the_others(tmp_path):
+    study, cells = study_of(tmp_path, variants('a', folds=(0, 1)))
+    for cell in cells:
+        write_run(cell, [0.2, 0.6], [f'fold{cell.fold}_{k}' for k in range(2)])
+    sheet = cells[1].folder / 'scores' / 'per_image.csv'
+    sheet.write_text(sheet.read_text().replace('released/Dice', 'released/other'))
+    (row,) = study_table(study, cells)['test_sets']['test']['rows']
+    assert 'released/Dice' not in row['scores']
+    assert row['scores']['hard/Dice']['mean'] == pytest.approx(0.4)
+
+
 def test_what_is_compared_while_a_study_is_under_way(tmp_path):
     study, cells = study_of(tmp_path, [*variants('a', 'b', seeds=(0, 1), folds=(0, 1))])
     by_place = {(cell.variant, cell.seed, cell.fold): cell for cell in cells}

@@ -15,8 +15,6 @@ from m2snet_jax.errors import InputError
 from m2snet_jax.images.reading import UNDECIDED, Reading
 from m2snet_jax.storage import local_path
 
-FOLDED = ('busi', 'folder', 'goals')  # datasets that are split into folds
-
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -105,6 +103,8 @@ def _count(used):
 def module_of(config: Any) -> ModuleType:
     """Returns the module of the dataset that `config.data.name` names; it has `find(config)`, whose files are fetched.
 
+    A module that reads `data.fold` has HAS_FOLDS = True.
+
     Raises:
         InputError: there is none, or it has a layout or a split of its own and the config names another.
     """
@@ -117,8 +117,9 @@ def module_of(config: Any) -> ModuleType:
                 f'--config.data.{key}={config.data[key]}: {config.data.name} has a layout of its own; set '
                 '--config.data.name=folder'
             )
+    module = importlib.import_module(f'{__name__}.{config.data.name}')
     for key in ('fold', 'folds_file'):
-        if config.data[key] is not None and config.data.name not in FOLDED:
+        if config.data[key] is not None and not getattr(module, 'HAS_FOLDS', False):
             raise InputError(
                 f'--config.data.{key}={config.data[key]}: {config.data.name} has a split of its own and no folds; set '
                 f'--config.data.{key}=none'
@@ -126,7 +127,7 @@ def module_of(config: Any) -> ModuleType:
     for key in ('root', 'images', 'masks', 'folds_file', 'exclude'):
         if config.data.get(key) is not None:
             local_path(config.data[key], f'--config.data.{key}')  # fetches what lies in a bucket
-    return importlib.import_module(f'{__name__}.{config.data.name}')
+    return module
 
 
 def warnings_of(source: Source) -> list[str]:

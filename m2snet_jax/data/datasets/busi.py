@@ -30,6 +30,7 @@ from m2snet_jax.data.source import Source, source_of
 from m2snet_jax.data.splits import split_by_fold
 from m2snet_jax.errors import InputError
 
+HAS_FOLDS = True  # reads data.fold
 COUNTS = {'benign': 437, 'malignant': 210, 'normal': 133}
 ARCHIVES = {'Dataset_BUSI_with_GT': '1t3cyyTbA0mikL8L2rWRtREdWTLfmA3qL'}  # folder: id on Google Drive
 

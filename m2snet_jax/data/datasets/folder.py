@@ -43,6 +43,7 @@ from m2snet_jax.errors import InputError
 from m2snet_jax.images import dicom, nifti
 from m2snet_jax.images.formats import CLINICAL_ENDINGS, addresses, reader_of, split_name
 
+HAS_FOLDS = True  # reads data.fold
 TEST_SHARE = 0.2
 READ = ENDINGS + CLINICAL_ENDINGS
 FOLDERS = {'images': ('images', 'image'), 'masks': ('masks', 'mask')}

@@ -20,6 +20,7 @@ from m2snet_jax.data.source import Source, source_of
 from m2snet_jax.data.splits import split_by_fold
 from m2snet_jax.errors import InputError
 
+HAS_FOLDS = True  # reads data.fold
 COUNT = 100
 VALUES = {0: 1, 80: 2, 160: 3, 255: 0}  # grey level: class
 
